@@ -1,0 +1,207 @@
+"""A model on disk: its config at once, its weights when asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limner.checkpoints.gguf import GGUFFile
+from limner.checkpoints.safetensors import SafetensorsFolder, write_safetensors
+from limner.checkpoints.tensors import TensorSource
+from limner.models.decoder import Decoder, DecoderConfig
+from limner.models.families import find_family, find_gguf_family
+from limner.models.families.gguf_fields import GGUFFields
+from limner.models.translation import Translation
+from limner.tokenizers import Tokenizer, load_tokenizer, tokenizer_from_gguf
+
+log = logging.getLogger(__name__)
+
+#: Called with (parameters read, parameters in all).
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A Hugging Face folder or a GGUF file, opened but not read."""
+
+    path: Path
+    format: str
+    config: DecoderConfig
+    source: TensorSource
+    translations: tuple[Translation, ...]
+    fields: Mapping[str, Any] = field(repr=False)
+    read_tokenizer: Callable[[], Tokenizer] = field(repr=False)
+
+    def network(
+        self,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+    ) -> Decoder:
+        """The network with its weights, read tensor by tensor so that never two copies exist.
+
+        Raises ValueError if the file lacks a tensor or one has another shape than the config says.
+        """
+        with torch.device("meta"):
+            network = self.config.build()
+        fill(network, self, dtype, device, progress)
+        return network.eval()
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer beside the weights."""
+        return self.read_tokenizer()
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a Hugging Face folder or a GGUF file without reading weights.
+
+    Raises FileNotFoundError if there is nothing, ValueError if it is neither or damaged.
+    """
+    if path.is_dir():
+        return _open_folder(path)
+    if path.suffix == ".gguf":
+        return _open_gguf(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no model at '{path}': give a folder or a .gguf file that exists")
+    raise ValueError(f"'{path}' is no model: give a folder with config.json, or a .gguf file")
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    fields = read_json(folder / "config.json")
+    if "model_type" not in fields:
+        raise ValueError(f"'{folder / 'config.json'}' has no model_type: it describes no model")
+    family = find_family(fields["model_type"])
+    try:
+        config = family.read_config(fields)
+    except KeyError as missing:
+        raise ValueError(f"'{folder / 'config.json'}' has no field {missing}") from missing
+    source = SafetensorsFolder(folder)
+    translations = tuple(family.translations(config))
+    prefix = getattr(family, "PREFIX", "")
+    if prefix and not any(name.startswith(prefix) for name in source.names()):
+        translations = tuple(_without_prefix(rule, prefix) for rule in translations)
+    return Checkpoint(
+        folder, "folder", config, source, translations, fields, lambda: load_tokenizer(folder)
+    )
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    file = GGUFFile(path)
+    architecture = file.metadata.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise ValueError(f"'{path}' names no architecture: it describes no model")
+    family = find_gguf_family(architecture)
+    shapes = {name: file.shape(name) for name in file.names()}
+    config = family.read_gguf(GGUFFields(file.metadata, shapes, file.read))
+    return Checkpoint(
+        path,
+        "GGUF",
+        config,
+        file,
+        tuple(family.gguf_translations(config)),
+        file.metadata,
+        lambda: tokenizer_from_gguf(file.metadata),
+    )
+
+
+def _without_prefix(rule: Translation, prefix: str) -> Translation:
+    """The names of a checkpoint of the base model alone."""
+    theirs = tuple(name.removeprefix(prefix) for name in rule.theirs)
+    return Translation(theirs, rule.ours, rule.load, rule.save, rule.optional)
+
+
+def fill(
+    network: nn.Module,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> None:
+    """Set the parameters of `network` (made on the meta device) from the checkpoint's tensors."""
+    source, present = checkpoint.source, set(checkpoint.source.names())
+    read = 0
+    for rule in checkpoint.translations:
+        missing = [name for name in rule.theirs if name not in present]
+        if missing and rule.optional:
+            continue
+        if missing:
+            raise ValueError(
+                f"'{checkpoint.path}' lacks the tensor '{missing[0]}' that its config asks for"
+            )
+        tensors = rule.load([source.read(name) for name in rule.theirs])
+        for name, tensor in zip(rule.ours, tensors, strict=True):
+            set_parameter(network, name, tensor.to(device, dtype).contiguous(), checkpoint.path)
+        present -= set(rule.theirs)
+        read += 1
+        if progress is not None:
+            progress(read, len(checkpoint.translations))
+    if isinstance(network, Decoder):
+        network.tie()
+    for name in sorted(present):
+        log.info("%s: tensor '%s' is not used", checkpoint.path, name)
+
+
+def set_parameter(network: nn.Module, name: str, tensor: Tensor, path: Path) -> None:
+    """Put `tensor` where the parameter `name` stands; ValueError if the shapes differ."""
+    owner, _, leaf = name.rpartition(".")
+    module = network.get_submodule(owner)
+    expected = getattr(module, leaf).shape
+    if tensor.shape != expected:
+        raise ValueError(
+            f"'{path}': {name} has shape {tuple(tensor.shape)} "
+            f"but the config says {tuple(expected)}"
+        )
+    setattr(module, leaf, nn.Parameter(tensor))
+
+
+def save_folder(
+    network: Decoder,
+    folder: Path,
+    tokenizer: Tokenizer | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write a Hugging Face folder that transformers opens: config, weights, tokenizer.
+
+    Raises OSError if the disk is full; a good folder that was there before survives.
+    """
+    config = network.config
+    family = find_family(config.family)
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
+    write_safetensors(
+        _their_tensors(family.translations(config), parameters), folder, max_shard_bytes
+    )
+    fields = family.write_config(config) | {"dtype": dtype}
+    if tokenizer is not None:
+        fields |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        tokenizer.save(folder)
+    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _their_tensors(
+    translations: Iterator[Translation], parameters: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    for rule in translations:
+        tensors = rule.save([parameters[name].detach() for name in rule.ours])
+        yield from zip(rule.theirs, tensors, strict=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; errors name the file."""
+    if not path.exists():
+        raise FileNotFoundError(f"no '{path.name}' in '{path.parent}': this is no model folder")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{path}' is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"'{path}' holds no object but a {type(fields).__name__}")
+    return fields

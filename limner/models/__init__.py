@@ -1,0 +1,1 @@
+"""Model configs, the block and the stacks built from them."""

@@ -1,0 +1,112 @@
+"""A block is two residual steps; the config chooses every part of it, layer by layer.
+
+B batch, T time, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from torch import Tensor, nn
+
+from limner.nn.norms import NormConfig
+from limner.nn.rotary import Positions
+from limner.nn.state import CacheShape, State
+
+
+class MixerConfig(Protocol):
+    """Settings that can make a mixer: a module called with (hidden, positions, state)."""
+
+    def build(self, width: int, layer: int) -> nn.Module:
+        """Make the mixer of `layer` for a stream of `width` numbers."""
+        ...
+
+
+class FeedConfig(Protocol):
+    """Settings that can make a module which maps each position by itself."""
+
+    def build(self, width: int) -> nn.Module:
+        """Make the module for a stream of `width` numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class ResidualConfig:
+    """Where a residual step normalises.
+
+    `before` the branch (pre-norm), on the branch's `inside` result (with `before`: sandwich), and
+    `after` the sum (post-norm). `scale` multiplies the branch.
+    """
+
+    before: NormConfig | None = None
+    inside: NormConfig | None = None
+    after: NormConfig | None = None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """One layer: a mixer, a feed-forward, and the residual steps around them.
+
+    `parallel` feeds both from the block's input and adds both (GPT-NeoX). A block without
+    `feedforward` is its mixer alone (Mamba).
+    """
+
+    mixer: MixerConfig
+    mix: ResidualConfig
+    feedforward: FeedConfig | None = None
+    feed: ResidualConfig = ResidualConfig()
+    parallel: bool = False
+
+
+class Residual(nn.Module):
+    """hidden + branch(hidden), normalised where the config says."""
+
+    def __init__(self, width: int, config: ResidualConfig) -> None:
+        super().__init__()
+        self.scale = config.scale
+        self.before = config.before.build(width) if config.before else None
+        self.inside = config.inside.build(width) if config.inside else None
+        self.after = config.after.build(width) if config.after else None
+
+    def branch(self, hidden: Tensor, through: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the step adds to `hidden` (B, T, D)."""
+        result = through(hidden if self.before is None else self.before(hidden))
+        result = result if self.inside is None else self.inside(result)
+        return result if self.scale == 1.0 else result * self.scale
+
+    def forward(self, hidden: Tensor, through: Callable[[Tensor], Tensor]) -> Tensor:
+        """Add the branch to `hidden` (B, T, D)."""
+        total = hidden + self.branch(hidden, through)
+        return total if self.after is None else self.after(total)
+
+
+class Block(nn.Module):
+    """Mix across tokens, then feed each token forward."""
+
+    def __init__(self, width: int, layer: int, config: BlockConfig) -> None:
+        super().__init__()
+        self.parallel = config.parallel
+        self.mixer = config.mixer.build(width, layer)
+        self.mix = Residual(width, config.mix)
+        self.feedforward = config.feedforward.build(width) if config.feedforward else None
+        self.feed = Residual(width, config.feed) if config.feedforward else None
+
+    def forward(self, hidden: Tensor, positions: Positions, state: State) -> Tensor:
+        """Map `hidden` (B, T, D) to (B, T, D)."""
+
+        def mixed(stream: Tensor) -> Tensor:
+            return self.mixer(stream, positions, state)
+
+        if self.feedforward is None or self.feed is None:
+            return self.mix(hidden, mixed)
+        if self.parallel:
+            return self.mix(hidden, mixed) + self.feed.branch(hidden, self.feedforward)
+        return self.feed(self.mix(hidden, mixed), self.feedforward)
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What a cache keeps of each token for this block."""
+        return cast("CacheShape", self.mixer.cache_shape)

@@ -1,0 +1,72 @@
+"""One small file a family: it translates configs and tensor names, and decides nothing.
+
+Adding a family is a file here and a line in FAMILIES.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Protocol, cast
+
+from limner.models.decoder import DecoderConfig
+from limner.models.families.gguf_fields import GGUFFields
+from limner.models.translation import Translation
+
+#: config.json's `model_type`: the family's file.
+FAMILIES = {
+    "gpt2": "gpt2",
+    "llama": "llama",
+}
+
+#: GGUF's `general.architecture`: the family's file.
+GGUF_FAMILIES = {
+    "llama": "llama",
+}
+
+
+class Family(Protocol):
+    """What a family's file holds; `PREFIX` (optional) is what base-only checkpoints leave out."""
+
+    def read_config(self, fields: Mapping[str, Any]) -> DecoderConfig:
+        """Our config from the fields of a config.json."""
+        ...
+
+    def write_config(self, config: DecoderConfig) -> dict[str, Any]:
+        """The fields of a config.json."""
+        ...
+
+    def translations(self, config: DecoderConfig) -> Iterator[Translation]:
+        """Every tensor of a checkpoint and the parameters it makes."""
+        ...
+
+
+class GGUFFamily(Protocol):
+    """What a family's file holds besides, if llama.cpp knows the family."""
+
+    def read_gguf(self, file: GGUFFields) -> DecoderConfig:
+        """Our config from the metadata of a GGUF file."""
+        ...
+
+    def gguf_translations(self, config: DecoderConfig) -> Iterator[Translation]:
+        """Every tensor of a GGUF file and the parameters it makes."""
+        ...
+
+
+def find_family(model_type: str) -> Family:
+    """The family of a config.json's `model_type`; ValueError names the nearest known."""
+    return cast("Family", _find(model_type, FAMILIES, "model type"))
+
+
+def find_gguf_family(architecture: str) -> GGUFFamily:
+    """The family of a GGUF `general.architecture`; ValueError names the nearest known."""
+    return cast("GGUFFamily", _find(architecture, GGUF_FAMILIES, "GGUF architecture"))
+
+
+def _find(name: str, known: Mapping[str, str], what: str) -> object:
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise ValueError(f"unknown {what} '{name}': {hint}known are {', '.join(sorted(known))}")
+    return importlib.import_module(f"limner.models.families.{known[name]}")

@@ -1,0 +1,1 @@
+"""Layers: attention, positions, norms, feed-forward, and the state that does the attending."""

@@ -1,0 +1,178 @@
+"""Rotary positions (Su et al. 2021) and the ways of stretching them to longer contexts.
+
+B batch, T time, H heads, W head width, R rotated part of the head width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Positions divided by `factor` (Chen et al. 2023)."""
+
+    factor: float
+
+    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
+        """Rotations a position, (R/2,)."""
+        return plain_frequencies(rotary.theta, rotary.width) / self.factor
+
+    @property
+    def gain(self) -> float:
+        """What cosines and sines are multiplied by."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class DynamicNTK:
+    """The base grows with the text once it is longer than `context` (bloc97 2023)."""
+
+    factor: float
+    context: int
+
+    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
+        """Rotations a position for a text of `length` tokens, (R/2,)."""
+        longer = max(length, self.context) / self.context
+        growth = self.factor * longer - (self.factor - 1)
+        base = rotary.theta * growth ** (rotary.width / (rotary.width - 2))
+        return plain_frequencies(base, rotary.width)
+
+    @property
+    def gain(self) -> float:
+        """What cosines and sines are multiplied by."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Llama3:
+    """Slow rotations divided by `factor`, fast ones kept, a ramp between (Dubey et al. 2024)."""
+
+    factor: float
+    low: float
+    high: float
+    context: int
+
+    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
+        """Rotations a position, (R/2,)."""
+        frequency = plain_frequencies(rotary.theta, rotary.width)
+        turns = self.context * frequency / (2 * math.pi)
+        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return frequency * (kept + (1 - kept) / self.factor)
+
+    @property
+    def gain(self) -> float:
+        """What cosines and sines are multiplied by."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class YaRN:
+    """Interpolate slow rotations only, and sharpen the softmax (Peng et al. 2023)."""
+
+    factor: float
+    context: int
+    fast: float = 32.0
+    slow: float = 1.0
+    gain: float = 1.0
+    truncate: bool = True
+
+    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
+        """Rotations a position, (R/2,)."""
+        frequency = plain_frequencies(rotary.theta, rotary.width)
+        first, last = self.dimension(rotary, self.fast), self.dimension(rotary, self.slow)
+        if self.truncate:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, rotary.width - 1)
+        ramp = (torch.arange(len(frequency)) - first) / max(last - first, 0.001)
+        stretched = ramp.clamp(0, 1)
+        return frequency * (1 - stretched) + frequency / self.factor * stretched
+
+    def dimension(self, rotary: RotaryConfig, turns: float) -> float:
+        """The pair of dimensions that makes `turns` rotations over the trained context."""
+        ratio = math.log(self.context / (turns * 2 * math.pi)) / math.log(rotary.theta)
+        return rotary.width * ratio / 2
+
+
+@dataclass(frozen=True)
+class LongRope:
+    """A searched factor for each pair of dimensions, others past `context` (Ding et al. 2024)."""
+
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    context: int
+    gain: float = 1.0
+
+    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
+        """Rotations a position for a text of `length` tokens, (R/2,)."""
+        factors = torch.tensor(self.long if length > self.context else self.short)
+        return plain_frequencies(rotary.theta, rotary.width) / factors
+
+
+Scaling = Linear | DynamicNTK | Llama3 | YaRN | LongRope
+
+
+@dataclass(frozen=True)
+class RotaryConfig:
+    """Base, rotated width, pairing and stretching.
+
+    `width` may be less than the head width: the rest is left alone (partial rotation).
+    `interleaved` pairs neighbours (0, 1), (2, 3) ... as in the paper; otherwise dimension i is
+    paired with i + R/2.
+    """
+
+    width: int
+    theta: float = 10_000.0
+    interleaved: bool = False
+    scaling: Scaling | None = None
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each (B, T, 1, R/2), for `positions` (B, T)."""
+        length = int(positions.max()) + 1 if isinstance(self.scaling, DynamicNTK | LongRope) else 0
+        frequency = self.frequencies(length).to(positions.device)
+        angle = (positions[..., None].float() * frequency)[:, :, None]  # (B, T, 1, R/2)
+        gain = self.scaling.gain if self.scaling else 1.0
+        return angle.cos() * gain, angle.sin() * gain
+
+    def frequencies(self, length: int = 0) -> Tensor:
+        """Radians a position, (R/2,); only some scalings depend on the text's `length`."""
+        if self.scaling is None:
+            return plain_frequencies(self.theta, self.width)
+        return self.scaling.frequencies(self, length)
+
+
+def plain_frequencies(theta: float, width: int) -> Tensor:
+    """theta^(-2i/R) for each pair i of `width` = R dimensions, (R/2,)."""
+    return 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.int64).float() / width)
+
+
+def rotate(heads: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
+    """Turn each pair of the first R dimensions of `heads` (B, T, H, W) by its angle."""
+    width = 2 * cosine.shape[-1]
+    turned, rest = heads[..., :width], heads[..., width:]
+    cosine, sine = cosine.to(heads.dtype), sine.to(heads.dtype)
+    if interleaved:
+        first, second = turned[..., 0::2], turned[..., 1::2]
+    else:
+        first, second = turned.chunk(2, dim=-1)
+    pair = (first * cosine - second * sine, second * cosine + first * sine)
+    turned = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)
+    return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), -1)
+
+
+@dataclass
+class Positions:
+    """Where the tokens of one forward pass stand; angles are worked out once for all layers."""
+
+    index: Tensor  # (B, T) int64
+    _angles: dict[RotaryConfig, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def angles(self, rotary: RotaryConfig) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of `rotary` at these positions."""
+        if rotary not in self._angles:
+            self._angles[rotary] = rotary.angles(self.index)
+        return self._angles[rotary]

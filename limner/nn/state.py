@@ -1,0 +1,302 @@
+"""State: what a layer may see of other tokens. The state does the attending.
+
+B batch, T time, N tokens laid end to end, H query heads, K key-value heads, W head width, R rows of
+a cache, S places in a row.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from torch import Tensor
+
+from limner.nn.scoring import Scoring, attention
+
+
+class State(ABC):
+    """One forward pass asks `begin`, then `attend` once a layer, then `end`."""
+
+    #: Whether tokens can be taken back (speculation asks this, not the type).
+    can_rewind: bool = False
+
+    def begin(self, batch: int, time: int) -> State:
+        """The state for a forward pass over `batch` x `time` tokens."""
+        return self
+
+    @abstractmethod
+    def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
+        """Where the next `batch` x `time` tokens stand in their texts, (B, T) int64."""
+
+    @abstractmethod
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        """Mix values for `query` (B, T, H, W) from `key`, `value` (B, T, K, W) and what is kept."""
+
+    def end(self) -> None:  # noqa: B027 - most states have nothing to do
+        """The forward pass is over: what it wrote now counts."""
+
+
+class Documents(State):
+    """Whole texts at once, nothing kept: training and encoders.
+
+    `documents` (B, T) numbers the text each token belongs to; no text sees another, so several can
+    be packed in a row, and padding is a text of its own. None: each row is one text.
+    """
+
+    def __init__(self, documents: Tensor | None = None) -> None:
+        self.documents = documents
+        self._visible: dict[tuple[object, ...], Tensor | None] = {}
+
+    def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
+        """Places counted from the first token of each text."""
+        index = torch.arange(time, device=device).expand(batch, time)
+        if self.documents is None:
+            return index
+        starts = torch.ones_like(index, dtype=torch.bool)
+        starts[:, 1:] = self.documents[:, 1:] != self.documents[:, :-1]
+        return index - torch.where(starts, index, 0).cummax(1).values
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        """Mix values among the tokens of the same text."""
+        query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
+        time = query.shape[2]
+        index = torch.arange(time, device=query.device)[None]  # (1, T)
+        bias = None if scoring.bias is None else scoring.bias(index, index)
+        near = scoring.window is None or scoring.window >= time
+        plain = self.documents is None and near and scoring.pattern is None
+        if plain and bias is None:
+            mixed = attention(query, key, value, scoring, causal=scoring.causal)
+        else:
+            mixed = attention(query, key, value, scoring, self.visible(scoring, index), bias)
+        return mixed.transpose(1, 2)
+
+    def visible(self, scoring: Scoring, index: Tensor) -> Tensor | None:
+        """Which tokens see which, worked out once for all layers that score alike."""
+        kind = (scoring.causal, scoring.window, scoring.pattern)
+        if kind not in self._visible:
+            seen = scoring.visible(index, index)
+            if self.documents is not None:
+                same = (self.documents[:, :, None] == self.documents[:, None, :])[:, None]
+                seen = same if seen is None else seen & same
+            self._visible[kind] = seen
+        return self._visible[kind]
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """What one layer keeps of a token: `heads` keys of `key_width` and values of `value_width`."""
+
+    heads: int
+    key_width: int
+    value_width: int
+
+
+class DenseCache(State):
+    """Keys and values of `rows` texts, each with room for `capacity` tokens.
+
+    Memory is reserved at once and taken from the system only as tokens fill it. Used as a state it
+    means all rows, side by side; `step` picks rows and token counts.
+    """
+
+    can_rewind = True
+
+    def __init__(
+        self,
+        shapes: Sequence[CacheShape],
+        rows: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rows, self.capacity = rows, capacity
+        self.lengths = [0] * rows
+        self.keys = [
+            _zeros((rows, shape.heads, capacity, shape.key_width), dtype, device)
+            for shape in shapes
+        ]
+        self.values = [
+            _zeros((rows, shape.heads, capacity, shape.value_width), dtype, device)
+            for shape in shapes
+        ]
+
+    def begin(self, batch: int, time: int) -> CacheStep:
+        """All rows take `time` tokens each; the batch must be the rows."""
+        if batch != self.rows:
+            raise ValueError(f"the cache holds {self.rows} rows but the tokens have {batch}")
+        return self.step([(row, time) for row in range(batch)])
+
+    def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
+        """Places that follow what each row holds."""
+        return self.begin(batch, time).positions(batch, time, device)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        """Not by itself: `begin` makes the state of one forward pass."""
+        raise AssertionError("call begin() or step() first")
+
+    def step(self, work: Sequence[tuple[int, int]]) -> CacheStep:
+        """The state of one forward pass over (row, count of new tokens) pairs, laid end to end.
+
+        Raises ValueError if a row would overflow its capacity.
+        """
+        return CacheStep(self, work)
+
+    def rewind(self, row: int, length: int) -> None:
+        """Forget what `row` holds beyond its first `length` tokens."""
+        assert 0 <= length <= self.lengths[row]
+        self.lengths[row] = length
+
+    def free(self, row: int) -> None:
+        """Forget all that `row` holds."""
+        self.rewind(row, 0)
+
+
+@dataclass
+class _Group:
+    """Rows that take the same number of tokens in a step, attended to together.
+
+    n rows, C tokens each.
+    """
+
+    rows: slice | Tensor
+    row_index: Tensor  # (n,)
+    tokens: slice | Tensor  # which of the N tokens of the step
+    index: Tensor  # (n, C): place of each token in its row
+    start: int | None  # the place of the first token, when it is the same in every row
+    longest: int  # places to read: the longest row, its new tokens counted
+
+
+class CacheStep(State):
+    """One forward pass over some rows of a cache; the cache's lengths move on at its `end`."""
+
+    can_rewind = True
+
+    def __init__(self, cache: DenseCache, work: Sequence[tuple[int, int]]) -> None:
+        self.cache, self.work = cache, work
+        for row, count in work:
+            length = cache.lengths[row] + count
+            if length > cache.capacity:
+                raise ValueError(
+                    f"row {row} would hold {length} tokens but the cache has room for "
+                    f"{cache.capacity}: make it with a larger capacity"
+                )
+        device = cache.keys[0].device if cache.keys else torch.device("cpu")
+        self.groups = [self._group(count, device) for count in sorted({c for _, c in work})]
+        self._visible: dict[tuple[object, ...], Tensor | None] = {}
+
+    def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
+        """Places that follow what each row holds, in the order of the work."""
+        lengths = self.cache.lengths
+        places = [torch.arange(lengths[row], lengths[row] + count) for row, count in self.work]
+        return torch.cat(places).to(device).view(batch, time)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        """Keep the new keys and values, then mix for each group of rows."""
+        shape = query.shape
+        query, key, value = (heads.flatten(0, 1) for heads in (query, key, value))  # (N, H, W)
+        if len(self.groups) == 1:
+            mixed = self._attend_group(self.groups[0], layer, query, key, value, scoring)
+        else:
+            mixed = value.new_empty(*query.shape[:-1], value.shape[-1])
+            for group in self.groups:
+                mixed[group.tokens] = self._attend_group(
+                    group,
+                    layer,
+                    query[group.tokens],
+                    key[group.tokens],
+                    value[group.tokens],
+                    scoring,
+                )
+        return mixed.view(*shape[:-1], value.shape[-1])
+
+    def end(self) -> None:
+        """The rows have grown by their counts."""
+        for row, count in self.work:
+            self.cache.lengths[row] += count
+
+    def _attend_group(
+        self, group: _Group, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        rows, count = group.index.shape
+        query, key, value = (
+            heads.view(rows, count, *heads.shape[1:]).transpose(1, 2)
+            for heads in (query, key, value)
+        )  # (n, H, C, W)
+        keys = _keep(self.cache.keys[layer], group, key)
+        values = _keep(self.cache.values[layer], group, value)
+        places = torch.arange(group.longest, device=query.device)[None]  # (1, S)
+        bias = None if scoring.bias is None else scoring.bias(group.index, places)
+        whole = group.start == 0 and scoring.window is None and scoring.pattern is None
+        if whole and bias is None and scoring.causal:
+            mixed = attention(query, keys, values, scoring, causal=count > 1)
+        else:
+            visible = self._visible_to(group, scoring, places)
+            mixed = attention(query, keys, values, scoring, visible, bias)
+        return mixed.transpose(1, 2).flatten(0, 1)  # (n * C, H, W)
+
+    def _visible_to(self, group: _Group, scoring: Scoring, places: Tensor) -> Tensor | None:
+        """Which places each token sees, worked out once for all layers that score alike."""
+        one = group.index.shape[1] == 1 and group.start is not None
+        if one and scoring.window is None and scoring.pattern is None:
+            return None  # a single new token sees everything that its row holds
+        kind = (id(group), scoring.causal, scoring.window, scoring.pattern)
+        if kind not in self._visible:
+            self._visible[kind] = scoring.visible(group.index, places)
+        return self._visible[kind]
+
+    def _group(self, count: int, device: torch.device) -> _Group:
+        rows, starts, tokens, offset = [], [], [], 0
+        for row, taken in self.work:
+            if taken == count:
+                rows.append(row)
+                starts.append(self.cache.lengths[row])
+                tokens.append(offset)
+            offset += taken
+        index = torch.tensor(starts, device=device)[:, None] + torch.arange(count, device=device)
+        taken_tokens = (torch.tensor(tokens)[:, None] + torch.arange(count)).flatten()
+        return _Group(
+            rows=_slice_if_adjacent(rows, device),
+            row_index=torch.tensor(rows, device=device),
+            tokens=_slice_if_adjacent(taken_tokens.tolist(), device),
+            index=index,
+            start=starts[0] if len(set(starts)) == 1 else None,
+            longest=max(starts) + count,
+        )
+
+
+def _keep(kept: Tensor, group: _Group, new: Tensor) -> Tensor:
+    """Write `new` (n, K, C, W) to its places in `kept` (R, K, S, W); all that the rows now hold."""
+    if group.start is not None and isinstance(group.rows, slice):
+        kept[group.rows, :, group.start : group.start + new.shape[2]] = new
+    else:
+        kept[group.row_index[:, None], :, group.index] = new.transpose(1, 2)
+    return kept[group.rows, :, : group.longest]
+
+
+def _slice_if_adjacent(numbers: list[int], device: torch.device) -> slice | Tensor:
+    """Numbers that follow one another as a slice, which reads without copying."""
+    if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return slice(numbers[0], numbers[0] + len(numbers))
+    return torch.tensor(numbers, device=device)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Zeros whose pages the system hands out when first written.
+
+    torch.zeros writes them all; a cache for a long context would take its gigabytes at once.
+    Places past a row's end are read under a mask, so they must be finite: not torch.empty.
+    """
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = int(numpy.prod(shape)) * dtype.itemsize
+    return torch.from_numpy(numpy.zeros(size, numpy.uint8)).view(dtype).view(shape)

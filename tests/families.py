@@ -1,0 +1,80 @@
+"""Tiny models of every decoder family, as the fields of a config.json.
+
+Odd shapes on purpose: widths that are no powers of two, one or few key-value heads, tied and not.
+A new family is an entry here; the parity and contract tests run over all of them.
+"""
+
+from typing import Any
+
+Fields = dict[str, Any]
+
+VOCABULARY = 97
+
+
+def llama(**changes: Any) -> Fields:
+    """A Llama of three layers with five query heads on one key-value head."""
+    fields = {
+        "model_type": "llama",
+        "hidden_size": 60,
+        "intermediate_size": 100,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 5,
+        "num_key_value_heads": 1,
+        "head_dim": 12,
+        "max_position_embeddings": 128,
+        "vocab_size": VOCABULARY,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return fields | changes
+
+
+def gpt2(**changes: Any) -> Fields:
+    """A GPT-2 of three layers."""
+    fields = {
+        "model_type": "gpt2",
+        "n_embd": 36,
+        "n_layer": 3,
+        "n_head": 3,
+        "n_positions": 128,
+        "vocab_size": VOCABULARY,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
+    return fields | changes
+
+
+def rope(kind: str, **settings: Any) -> Fields:
+    """The rotary settings of a config.json of transformers 5."""
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10_000.0, **settings}}
+
+
+DECODERS: dict[str, Fields] = {
+    "llama": llama(),
+    "llama-tied": llama(tie_word_embeddings=True, num_key_value_heads=5),
+    "llama-grouped": llama(
+        num_attention_heads=6, num_key_value_heads=3, head_dim=8, hidden_size=34, rms_norm_eps=1e-3
+    ),
+    "llama-biases": llama(attention_bias=True, mlp_bias=True, hidden_act="gelu"),
+    "llama-theta": llama(**rope("default", rope_theta=500_000.0)),
+    "llama-linear": llama(**rope("linear", factor=4.0)),
+    "llama-dynamic": llama(max_position_embeddings=16, **rope("dynamic", factor=2.0)),
+    "llama-yarn": llama(**rope("yarn", factor=4.0, original_max_position_embeddings=32)),
+    "llama-llama3": llama(
+        **rope(
+            "llama3",
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=32,
+        )
+    ),
+    "gpt2": gpt2(),
+    "gpt2-untied": gpt2(
+        tie_word_embeddings=False, n_inner=50, n_embd=50, n_head=5, activation_function="relu"
+    ),
+    "gpt2-by-layer": gpt2(scale_attn_by_inverse_layer_idx=True),
+}
