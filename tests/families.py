@@ -56,7 +56,7 @@ DECODERS: dict[str, Fields] = {
     "llama": llama(),
     "llama-tied": llama(tie_word_embeddings=True, num_key_value_heads=5),
     "llama-grouped": llama(
-        num_attention_heads=6, num_key_value_heads=3, head_dim=8, hidden_size=34, rms_norm_eps=1e-3
+        num_attention_heads=6, num_key_value_heads=3, head_dim=8, hidden_size=36, rms_norm_eps=1e-3
     ),
     "llama-biases": llama(attention_bias=True, mlp_bias=True, hidden_act="gelu"),
     "llama-theta": llama(**rope("default", rope_theta=500_000.0)),
@@ -77,4 +77,32 @@ DECODERS: dict[str, Fields] = {
         tie_word_embeddings=False, n_inner=50, n_embd=50, n_head=5, activation_function="relu"
     ),
     "gpt2-by-layer": gpt2(scale_attn_by_inverse_layer_idx=True),
+}
+
+
+def bert(**changes: Any) -> Fields:
+    """A BERT of three layers."""
+    fields = {
+        "model_type": "bert",
+        "architectures": ["BertForPreTraining"],
+        "hidden_size": 42,
+        "intermediate_size": 70,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "max_position_embeddings": 40,
+        "vocab_size": VOCABULARY,
+        "type_vocab_size": 2,
+    }
+    return fields | changes
+
+
+ENCODERS: dict[str, Fields] = {
+    "bert": bert(architectures=["BertModel"]),
+    "bert-pretraining": bert(),
+    "bert-masked": bert(architectures=["BertForMaskedLM"], hidden_act="relu"),
+    "bert-sequence": bert(architectures=["BertForSequenceClassification"], num_labels=5),
+    "bert-tokens": bert(architectures=["BertForTokenClassification"], num_labels=4),
+    "bert-span": bert(architectures=["BertForQuestionAnswering"]),
+    "bert-choice": bert(architectures=["BertForMultipleChoice"]),
+    "bert-next": bert(architectures=["BertForNextSentencePrediction"]),
 }

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from limner.checkpoints.gguf import GGUFFile
 from limner.checkpoints.safetensors import SafetensorsFolder, write_safetensors
 from limner.checkpoints.tensors import TensorSource
-from limner.models.decoder import Decoder, DecoderConfig
 from limner.models.families import find_family, find_gguf_family
 from limner.models.families.gguf_fields import GGUFFields
+from limner.models.network import Network, NetworkConfig
 from limner.models.translation import Translation
 from limner.tokenizers import Tokenizer, load_tokenizer, tokenizer_from_gguf
 
@@ -33,7 +33,7 @@ class Checkpoint:
 
     path: Path
     format: str
-    config: DecoderConfig
+    config: NetworkConfig
     source: TensorSource
     translations: tuple[Translation, ...]
     fields: Mapping[str, Any] = field(repr=False)
@@ -44,7 +44,7 @@ class Checkpoint:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
-    ) -> Decoder:
+    ) -> Network:
         """The network with its weights, read tensor by tensor so that never two copies exist.
 
         Raises ValueError if the file lacks a tensor or one has another shape than the config says.
@@ -118,7 +118,7 @@ def _without_prefix(rule: Translation, prefix: str) -> Translation:
 
 
 def fill(
-    network: nn.Module,
+    network: Network,
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     device: torch.device | str,
@@ -142,8 +142,7 @@ def fill(
         read += 1
         if progress is not None:
             progress(read, len(checkpoint.translations))
-    if isinstance(network, Decoder):
-        network.tie()
+    network.tie()
     for name in sorted(present):
         log.info("%s: tensor '%s' is not used", checkpoint.path, name)
 
@@ -162,7 +161,7 @@ def set_parameter(network: nn.Module, name: str, tensor: Tensor, path: Path) -> 
 
 
 def save_folder(
-    network: Decoder,
+    network: Network,
     folder: Path,
     tokenizer: Tokenizer | None = None,
     max_shard_bytes: int = 5_000_000_000,

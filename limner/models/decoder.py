@@ -5,14 +5,14 @@ B batch, T time, D width, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from limner.models.block import Block, BlockConfig
+from limner.models.heads import LanguageHeadConfig
+from limner.models.network import Network
 from limner.nn.embedding import EmbeddingConfig
 from limner.nn.norms import NormConfig
 from limner.nn.rotary import Positions
@@ -24,7 +24,7 @@ class DecoderConfig:
     """A decoder, part by part.
 
     `family` names the file in `families/` that reads and writes it; nothing else looks at it.
-    `context` is the longest text it was made for. `tied` uses the token vectors as the head.
+    `context` is the longest text it was made for.
     """
 
     family: str
@@ -32,11 +32,8 @@ class DecoderConfig:
     context: int
     embedding: EmbeddingConfig
     blocks: tuple[BlockConfig, ...]
+    head: LanguageHeadConfig
     norm: NormConfig | None = None
-    tied: bool = False
-    head_bias: bool = False
-    logit_scale: float = 1.0
-    logit_softcap: float | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -48,22 +45,10 @@ class DecoderConfig:
         return Decoder(self)
 
 
-class LanguageHead(nn.Linear):
-    """Scores of every token of the vocabulary."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__(config.width, config.vocabulary, config.head_bias)
-        self.scale, self.softcap = config.logit_scale, config.logit_softcap
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Logits (B, T, V) of `hidden` (B, T, D)."""
-        logits = super().forward(hidden)
-        logits = logits if self.scale == 1.0 else logits * self.scale
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
-
-
-class Decoder(nn.Module):
+class Decoder(Network):
     """Embedding, blocks, norm; a head beside them."""
+
+    config: DecoderConfig
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -73,7 +58,7 @@ class Decoder(nn.Module):
             Block(config.width, layer, block) for layer, block in enumerate(config.blocks)
         )
         self.norm = config.norm.build(config.width) if config.norm else None
-        self.head = LanguageHead(config)
+        self.head = config.head.build(config.width, config.embedding)
         self.tie()
 
     def forward(
@@ -107,23 +92,5 @@ class Decoder(nn.Module):
 
     def tie(self) -> None:
         """Let the head use the token vectors, where the config says so."""
-        if self.config.tied:
-            self.head.weight = self.embedding.tokens.weight
-
-    def initialise(self, deviation: float = 0.02, generator: torch.Generator | None = None) -> None:
-        """Random weights as GPT-2 (Radford et al. 2019).
-
-        Normal with `deviation`; the projections that write to the residual stream are divided by
-        sqrt(2 x layers), so that the stream's size does not depend on depth; biases zero.
-        """
-        narrow = deviation / math.sqrt(2 * max(len(self.blocks), 1))
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                last = name.endswith((".mixer.output", ".feedforward.down"))
-                nn.init.normal_(
-                    module.weight, std=narrow if last else deviation, generator=generator
-                )
-                if isinstance(module, nn.Linear) and module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif hasattr(module, "reset"):
-                module.reset()
+        if self.config.head.tied:
+            self.head.output.weight = self.embedding.tokens.weight

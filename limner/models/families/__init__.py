@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Protocol, cast
 
-from limner.models.decoder import DecoderConfig
 from limner.models.families.gguf_fields import GGUFFields
+from limner.models.network import NetworkConfig
 from limner.models.translation import Translation
 
 #: config.json's `model_type`: the family's file.
 FAMILIES = {
+    "bert": "bert",
     "gpt2": "gpt2",
     "llama": "llama",
 }
@@ -27,17 +28,20 @@ GGUF_FAMILIES = {
 
 
 class Family(Protocol):
-    """What a family's file holds; `PREFIX` (optional) is what base-only checkpoints leave out."""
+    """What a family's file holds; `PREFIX` (optional) is what base-only checkpoints leave out.
 
-    def read_config(self, fields: Mapping[str, Any]) -> DecoderConfig:
+    Each family reads and writes configs of its own stack, so only it knows their type.
+    """
+
+    def read_config(self, fields: Mapping[str, Any]) -> NetworkConfig:
         """Our config from the fields of a config.json."""
         ...
 
-    def write_config(self, config: DecoderConfig) -> dict[str, Any]:
+    def write_config(self, config: Any) -> dict[str, Any]:
         """The fields of a config.json."""
         ...
 
-    def translations(self, config: DecoderConfig) -> Iterator[Translation]:
+    def translations(self, config: Any) -> Iterator[Translation]:
         """Every tensor of a checkpoint and the parameters it makes."""
         ...
 
@@ -45,11 +49,11 @@ class Family(Protocol):
 class GGUFFamily(Protocol):
     """What a family's file holds besides, if llama.cpp knows the family."""
 
-    def read_gguf(self, file: GGUFFields) -> DecoderConfig:
+    def read_gguf(self, file: GGUFFields) -> NetworkConfig:
         """Our config from the metadata of a GGUF file."""
         ...
 
-    def gguf_translations(self, config: DecoderConfig) -> Iterator[Translation]:
+    def gguf_translations(self, config: Any) -> Iterator[Translation]:
         """Every tensor of a GGUF file and the parameters it makes."""
         ...
 

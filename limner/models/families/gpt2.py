@@ -9,6 +9,7 @@ from typing import Any
 from limner.models.block import BlockConfig, ResidualConfig
 from limner.models.decoder import DecoderConfig
 from limner.models.families.fields import read_activation, write_activation
+from limner.models.heads import LanguageHeadConfig
 from limner.models.translation import Translation, renamed, split, transposed
 from limner.nn.attention import AttentionConfig
 from limner.nn.embedding import EmbeddingConfig
@@ -33,7 +34,7 @@ INPUT_FIRST = {
     "transformer.h.{}.mlp.c_fc.weight": "blocks.{}.feedforward.up.weight",
     "transformer.h.{}.mlp.c_proj.weight": "blocks.{}.feedforward.down.weight",
 }
-HEAD = {"lm_head.weight": "head.weight"}
+HEAD = {"lm_head.weight": "head.output.weight"}
 PREFIX = "transformer."
 
 
@@ -48,7 +49,7 @@ def read_config(fields: Mapping[str, Any]) -> DecoderConfig:
         embedding=EmbeddingConfig(fields["vocab_size"], learned_positions=context),
         blocks=tuple(_block(fields, layer, norm) for layer in range(fields["n_layer"])),
         norm=norm,
-        tied=fields.get("tie_word_embeddings", True),
+        head=LanguageHeadConfig(tied=fields.get("tie_word_embeddings", True)),
     )
 
 
@@ -98,14 +99,14 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
         "scale_attn_weights": attention.scale != 1.0,
         "scale_attn_by_inverse_layer_idx": len(set(scales)) > 1,
         "vocab_size": config.vocabulary,
-        "tie_word_embeddings": config.tied,
+        "tie_word_embeddings": config.head.tied,
     }
 
 
 def translations(config: DecoderConfig) -> Iterator[Translation]:
     """Every tensor of a checkpoint and the parameters it makes."""
     layers, width = len(config.blocks), config.width
-    yield from renamed(NAMES | ({} if config.tied else HEAD), layers)
+    yield from renamed(NAMES | ({} if config.head.tied else HEAD), layers)
     yield from transposed(INPUT_FIRST, layers)
     for layer in range(layers):
         fused = f"transformer.h.{layer}.attn.c_attn"

@@ -14,6 +14,7 @@ from limner.models.families.fields import (
     write_rotary,
 )
 from limner.models.families.gguf_fields import GGUFFields, read_gguf_rotary
+from limner.models.heads import LanguageHeadConfig
 from limner.models.translation import Translation, interleaved_rows, renamed
 from limner.nn.attention import AttentionConfig
 from limner.nn.embedding import EmbeddingConfig
@@ -44,7 +45,7 @@ FEEDFORWARD_BIAS = {
     "model.layers.{}.mlp.up_proj.bias": "blocks.{}.feedforward.up.bias",
     "model.layers.{}.mlp.down_proj.bias": "blocks.{}.feedforward.down.bias",
 }
-HEAD = {"lm_head.weight": "head.weight"}
+HEAD = {"lm_head.weight": "head.output.weight"}
 
 
 def read_config(fields: Mapping[str, Any]) -> DecoderConfig:
@@ -79,7 +80,7 @@ def read_config(fields: Mapping[str, Any]) -> DecoderConfig:
         embedding=EmbeddingConfig(fields["vocab_size"]),
         blocks=(block,) * fields["num_hidden_layers"],
         norm=norm,
-        tied=fields.get("tie_word_embeddings", False),
+        head=LanguageHeadConfig(tied=fields.get("tie_word_embeddings", False)),
     )
 
 
@@ -105,7 +106,7 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
         "rms_norm_eps": norm.epsilon,
         "vocab_size": config.vocabulary,
         "max_position_embeddings": config.context,
-        "tie_word_embeddings": config.tied,
+        "tie_word_embeddings": config.head.tied,
         **write_rotary(attention.rotary, attention.head_width),
     }
 
@@ -118,7 +119,7 @@ def translations(config: DecoderConfig) -> Iterator[Translation]:
     names = dict(NAMES)
     names |= ATTENTION_BIAS if attention.query_bias else {}
     names |= FEEDFORWARD_BIAS if feedforward.bias else {}
-    names |= {} if config.tied else HEAD
+    names |= {} if config.head.tied else HEAD
     return renamed(names, len(config.blocks))
 
 
@@ -133,7 +134,7 @@ GGUF_NAMES = {
     "blk.{}.ffn_down.weight": "blocks.{}.feedforward.down.weight",
     "output_norm.weight": "norm.weight",
 }
-GGUF_HEAD = {"output.weight": "head.weight"}
+GGUF_HEAD = {"output.weight": "head.output.weight"}
 
 
 def read_gguf(file: GGUFFields) -> DecoderConfig:
@@ -161,7 +162,7 @@ def gguf_translations(config: DecoderConfig) -> Iterator[Translation]:
     """Every tensor of a GGUF file and the parameters it makes."""
     attention = config.blocks[0].mixer
     assert isinstance(attention, AttentionConfig)
-    names = GGUF_NAMES | ({} if config.tied else GGUF_HEAD)
+    names = GGUF_NAMES | ({} if config.head.tied else GGUF_HEAD)
     yield from renamed(names, len(config.blocks))
     for layer in range(len(config.blocks)):
         for theirs, ours, heads in (
