@@ -37,13 +37,17 @@ class ResidualConfig:
     """Where a residual step normalises.
 
     `before` the branch (pre-norm), on the branch's `inside` result (with `before`: sandwich), and
-    `after` the sum (post-norm). `scale` multiplies the branch.
+    `after` the sum (post-norm). `scale` multiplies the branch. `skip_normed` adds the branch to its
+    normalised input instead of the input (an option of BLOOM). Without `skip` the branch replaces
+    its input (a classic recurrent network).
     """
 
     before: NormConfig | None = None
     inside: NormConfig | None = None
     after: NormConfig | None = None
     scale: float = 1.0
+    skip_normed: bool = False
+    skip: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class BlockConfig:
     """One layer: a mixer, a feed-forward, and the residual steps around them.
 
     `parallel` feeds both from the block's input and adds both (GPT-NeoX). A block without
-    `feedforward` is its mixer alone (Mamba).
+    `feedforward` is its mixer alone (Mamba). `cross` looks at a source text between the two.
     """
 
     mixer: MixerConfig
@@ -59,6 +63,8 @@ class BlockConfig:
     feedforward: FeedConfig | None = None
     feed: ResidualConfig = ResidualConfig()
     parallel: bool = False
+    cross: MixerConfig | None = None
+    cross_mix: ResidualConfig = ResidualConfig()
 
 
 class Residual(nn.Module):
@@ -66,7 +72,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int, config: ResidualConfig) -> None:
         super().__init__()
-        self.scale = config.scale
+        self.scale, self.skip_normed, self.skip = config.scale, config.skip_normed, config.skip
         self.before = config.before.build(width) if config.before else None
         self.inside = config.inside.build(width) if config.inside else None
         self.after = config.after.build(width) if config.after else None
@@ -79,7 +85,9 @@ class Residual(nn.Module):
 
     def forward(self, hidden: Tensor, through: Callable[[Tensor], Tensor]) -> Tensor:
         """Add the branch to `hidden` (B, T, D)."""
-        total = hidden + self.branch(hidden, through)
+        skipped = self.before(hidden) if self.before and self.skip_normed else hidden
+        branch = self.branch(hidden, through)
+        total = skipped + branch if self.skip else branch
         return total if self.after is None else self.after(total)
 
 
@@ -91,6 +99,8 @@ class Block(nn.Module):
         self.parallel = config.parallel
         self.mixer = config.mixer.build(width, layer)
         self.mix = Residual(width, config.mix)
+        self.cross = config.cross.build(width, layer) if config.cross else None
+        self.cross_mix = Residual(width, config.cross_mix) if config.cross else None
         self.feedforward = config.feedforward.build(width) if config.feedforward else None
         self.feed = Residual(width, config.feed) if config.feedforward else None
 
@@ -100,11 +110,15 @@ class Block(nn.Module):
         def mixed(stream: Tensor) -> Tensor:
             return self.mixer(stream, positions, state)
 
-        if self.feedforward is None or self.feed is None:
-            return self.mix(hidden, mixed)
-        if self.parallel:
+        if self.parallel and self.feedforward is not None and self.feed is not None:
             return self.mix(hidden, mixed) + self.feed.branch(hidden, self.feedforward)
-        return self.feed(self.mix(hidden, mixed), self.feedforward)
+        hidden = self.mix(hidden, mixed)
+        if self.cross is not None and self.cross_mix is not None:
+            cross = self.cross
+            hidden = self.cross_mix(hidden, lambda stream: cross(stream, positions, state))
+        if self.feedforward is not None and self.feed is not None:
+            hidden = self.feed(hidden, self.feedforward)
+        return hidden
 
     @property
     def cache_shape(self) -> CacheShape:

@@ -15,6 +15,7 @@ from limner.models.heads import LanguageHeadConfig
 from limner.models.network import Network
 from limner.nn.embedding import EmbeddingConfig
 from limner.nn.norms import NormConfig
+from limner.nn.relative import RelativeBiasConfig
 from limner.nn.rotary import Positions
 from limner.nn.state import DenseCache, Documents, State
 
@@ -24,7 +25,7 @@ class DecoderConfig:
     """A decoder, part by part.
 
     `family` names the file in `families/` that reads and writes it; nothing else looks at it.
-    `context` is the longest text it was made for.
+    `context` is the longest text it was made for. `relative` is a bias by distance for all layers.
     """
 
     family: str
@@ -34,6 +35,7 @@ class DecoderConfig:
     blocks: tuple[BlockConfig, ...]
     head: LanguageHeadConfig
     norm: NormConfig | None = None
+    relative: RelativeBiasConfig | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -57,6 +59,7 @@ class Decoder(Network):
         self.blocks: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]
             Block(config.width, layer, block) for layer, block in enumerate(config.blocks)
         )
+        self.relative = config.relative.build() if config.relative else None
         self.norm = config.norm.build(config.width) if config.norm else None
         self.head = config.head.build(config.width, config.embedding)
         self.tie()
@@ -73,7 +76,7 @@ class Decoder(Network):
         if positions is None:
             positions = state.positions(tokens.shape[0], tokens.shape[1], tokens.device)
         hidden = self.embedding(tokens, positions)
-        places = Positions(positions)
+        places = Positions(positions, self.relative)
         for block in self.blocks:
             hidden = block(hidden, places, state)
         state.end()

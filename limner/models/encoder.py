@@ -15,6 +15,7 @@ from limner.models.heads import HeadConfig, LanguageHead, LanguageHeadConfig
 from limner.models.network import Network
 from limner.nn.embedding import EmbeddingConfig
 from limner.nn.norms import NormConfig
+from limner.nn.relative import RelativeBiasConfig
 from limner.nn.rotary import Positions
 from limner.nn.state import Documents, State
 
@@ -35,6 +36,7 @@ class EncoderConfig:
     blocks: tuple[BlockConfig, ...]
     heads: Mapping[str, HeadConfig] = field(default_factory=dict)
     norm: NormConfig | None = None
+    relative: RelativeBiasConfig | None = None
     order: tuple[int, ...] | None = None
 
     @property
@@ -59,6 +61,7 @@ class Encoder(Network):
         self.blocks: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]
             Block(config.width, layer, block) for layer, block in enumerate(config.blocks)
         )
+        self.relative = config.relative.build() if config.relative else None
         self.norm = config.norm.build(config.width) if config.norm else None
         self.heads = nn.ModuleDict(
             {
@@ -85,7 +88,7 @@ class Encoder(Network):
         if positions is None:
             positions = state.positions(tokens.shape[0], tokens.shape[1], tokens.device)
         hidden = self.embedding(tokens, positions, types)
-        places = Positions(positions)
+        places = Positions(positions, self.relative)
         for number in self.order:
             hidden = self.blocks[number](hidden, places, state)
         state.end()

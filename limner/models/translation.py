@@ -22,7 +22,8 @@ def _unchanged(tensors: Tensors) -> Tensors:
 class Translation:
     """Some tensors of a checkpoint that make some of our parameters, and back.
 
-    `optional` ones may be absent from a file (a tied head, a computed buffer).
+    `optional` ones may be absent from a file (a computed buffer); `instead` are the tensors to read
+    where a file leaves `theirs` out because they are equal.
     """
 
     theirs: tuple[str, ...]
@@ -30,6 +31,7 @@ class Translation:
     load: Callable[[Tensors], Tensors] = _unchanged
     save: Callable[[Tensors], Tensors] = _unchanged
     optional: bool = False
+    instead: tuple[str, ...] = ()
 
 
 def renamed(names: Mapping[str, str], layers: int) -> Iterator[Translation]:
@@ -37,6 +39,12 @@ def renamed(names: Mapping[str, str], layers: int) -> Iterator[Translation]:
     for theirs, ours in names.items():
         for layer in range(layers) if "{}" in theirs else [0]:
             yield Translation((theirs.format(layer),), (ours.format(layer),))
+
+
+def renamed_in_layer(names: Mapping[str, str], layer: int) -> Iterator[Translation]:
+    """Same tensors, other names, in one layer, whose number `{}` stands for."""
+    for theirs, ours in names.items():
+        yield Translation((theirs.format(layer),), (ours.format(layer),))
 
 
 def transposed(names: Mapping[str, str], layers: int) -> Iterator[Translation]:
@@ -63,6 +71,37 @@ def split(
         return [fused.t() if transpose else fused]
 
     return Translation((theirs,), tuple(ours), load, save)
+
+
+def split_heads(theirs: str, ours: Iterable[str], heads: int, sizes: Sequence[int]) -> Translation:
+    """One fused tensor there, several here, cut within each of `heads` in pieces of `sizes` rows.
+
+    There the rows of a head's query, key and value stand together, before those of the next head.
+    """
+
+    def load(tensors: Tensors) -> Tensors:
+        (fused,) = tensors
+        pieces = fused.unflatten(0, (heads, -1)).split(list(sizes), dim=1)
+        return [piece.flatten(0, 1) for piece in pieces]
+
+    def save(tensors: Tensors) -> Tensors:
+        pieces = [tensor.unflatten(0, (heads, -1)) for tensor in tensors]
+        return [torch.cat(pieces, dim=1).flatten(0, 1)]
+
+    return Translation((theirs,), tuple(ours), load, save)
+
+
+def stacked(theirs: str, ours: str, count: int) -> Translation:
+    """`count` tensors there, `{}` standing for their numbers, one behind another here."""
+
+    def load(tensors: Tensors) -> Tensors:
+        return [torch.stack(list(tensors))]
+
+    def save(tensors: Tensors) -> Tensors:
+        (together,) = tensors
+        return together.unbind()
+
+    return Translation(tuple(theirs.format(number) for number in range(count)), (ours,), load, save)
 
 
 def interleaved_rows(theirs: str, ours: str, heads: int) -> Translation:

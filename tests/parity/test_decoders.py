@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from limner.checkpoints.checkpoint import open_checkpoint, save_folder
-from tests.families import DECODERS, VOCABULARY, Fields
+from tests.decoder_families import DECODERS
+from tests.families import VOCABULARY, Fields
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -17,8 +18,8 @@ def reference(fields: Fields) -> PreTrainedModel:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields))
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+        for tensor in model.state_dict().values():  # buffers that are saved, too
+            tensor.add_(torch.randn_like(tensor) * 0.1)
     return model.eval()
 
 
