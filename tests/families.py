@@ -106,3 +106,64 @@ ENCODERS: dict[str, Fields] = {
     "bert-choice": bert(architectures=["BertForMultipleChoice"]),
     "bert-next": bert(architectures=["BertForNextSentencePrediction"]),
 }
+
+
+def t5(**changes: Any) -> Fields:
+    """A T5 that reads with three layers and writes with two."""
+    fields = {
+        "model_type": "t5",
+        "architectures": ["T5ForConditionalGeneration"],
+        "d_model": 36,
+        "d_kv": 10,
+        "d_ff": 50,
+        "num_layers": 3,
+        "num_decoder_layers": 2,
+        "num_heads": 3,
+        "relative_attention_num_buckets": 12,
+        "relative_attention_max_distance": 20,
+        "vocab_size": VOCABULARY,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
+    return fields | changes
+
+
+def bart(**changes: Any) -> Fields:
+    """A BART that reads with three layers and writes with two."""
+    fields = {
+        "model_type": "bart",
+        "architectures": ["BartForConditionalGeneration"],
+        "d_model": 36,
+        "encoder_layers": 3,
+        "encoder_attention_heads": 3,
+        "encoder_ffn_dim": 50,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 2,
+        "decoder_ffn_dim": 44,
+        "max_position_embeddings": 40,
+        "vocab_size": VOCABULARY,
+        "decoder_start_token_id": 2,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "dropout": 0.0,
+    }
+    return fields | changes
+
+
+ENCODER_DECODERS: dict[str, Fields] = {
+    "t5": t5(),
+    "t5-1.1": t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    "mt5": t5(
+        model_type="mt5",
+        architectures=["MT5ForConditionalGeneration"],
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    ),
+    "bart": bart(scale_embedding=True),
+    "mbart": bart(model_type="mbart", architectures=["MBartForConditionalGeneration"]),
+    "marian": bart(
+        model_type="marian", architectures=["MarianMTModel"], activation_function="swish"
+    ),
+}

@@ -22,13 +22,14 @@ class EncoderDecoderConfig:
     """An encoder, a decoder whose blocks have a `cross` mixer, and what they share.
 
     `shared_embedding` is one table of token vectors for both. `start` is the token that every
-    target begins with.
+    target begins with, `padding` the one that fills up short texts.
     """
 
     family: str
     encoder: EncoderConfig
     decoder: DecoderConfig
     start: int
+    padding: int
     shared_embedding: bool = True
 
     @property

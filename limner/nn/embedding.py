@@ -5,7 +5,9 @@ B batch, T time, D width, E width of the token vectors, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ class EmbeddingConfig:
     of them the first token takes. `token_types` is how many kinds of token have a vector (BERT's
     two sentences). `scale` multiplies token vectors (Gemma). `norm` comes then. `width` (None: the
     stream's) is narrower in a factorised embedding, which a projection widens (ALBERT).
+    `sinusoids` adds fixed positions (Vaswani et al. 2017): "interleaved" sines at even and cosines
+    at odd dimensions as in the paper, "halves" all sines and then all cosines (Marian).
     """
 
     vocabulary: int
@@ -30,6 +34,7 @@ class EmbeddingConfig:
     scale: float = 1.0
     norm: NormConfig | None = None
     width: int | None = None
+    sinusoids: Literal["interleaved", "halves"] | None = None
 
     def build(self, width: int) -> Embedding:
         """Make the module for a stream of `width` numbers."""
@@ -60,5 +65,19 @@ class Embedding(nn.Module):
             hidden = hidden + self.types(torch.zeros_like(tokens) if types is None else types)
         if self.positions is not None:
             hidden = hidden + self.positions(positions + self.config.first_position)
+        if self.config.sinusoids is not None:
+            width, layout = hidden.shape[-1], self.config.sinusoids
+            hidden = hidden + sinusoids(positions, width, layout).to(hidden.dtype)
         hidden = hidden if self.norm is None else self.norm(hidden)
         return hidden if self.project is None else self.project(hidden)
+
+
+def sinusoids(
+    positions: Tensor, width: int, layout: Literal["interleaved", "halves"], base: float = 10_000.0
+) -> Tensor:
+    """Sines and cosines of `positions` (B, T) at `width` / 2 falling frequencies, (B, T, width)."""
+    steps = torch.arange(0, width, 2, device=positions.device)
+    frequency = torch.exp(steps * (-math.log(base) / width))  # (width / 2,)
+    angle = positions[..., None] * frequency
+    pair = (angle.sin(), angle.cos())
+    return torch.stack(pair, -1).flatten(-2) if layout == "interleaved" else torch.cat(pair, -1)

@@ -21,7 +21,8 @@ def reference(fields: Fields) -> PreTrainedModel:
     model = getattr(transformers, architecture)(AutoConfig.for_model(**fields))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+            if parameter.requires_grad:  # fixed sinusoids are parameters there too
+                parameter.add_(torch.randn_like(parameter) * 0.1)
     return model.eval()
 
 

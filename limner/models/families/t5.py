@@ -58,6 +58,7 @@ def read_config(fields: Mapping[str, Any]) -> EncoderDecoderConfig:
             relative=_relative(fields, both_ways=False),
         ),
         start=fields.get("decoder_start_token_id") or 0,
+        padding=fields.get("pad_token_id") or 0,
     )
 
 
@@ -130,6 +131,7 @@ def write_config(config: EncoderDecoderConfig) -> dict[str, Any]:
         else gate + activation,
         "vocab_size": config.vocabulary,
         "decoder_start_token_id": config.start,
+        "pad_token_id": config.padding,
         "tie_word_embeddings": config.decoder.head.tied,
         "scale_decoder_outputs": config.decoder.head.tied,
     }
