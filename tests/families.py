@@ -96,6 +96,48 @@ def bert(**changes: Any) -> Fields:
     return fields | changes
 
 
+#: What a family has that BERT has not.
+ENCODER_OPTIONS: dict[str, Fields] = {
+    "roberta": {"pad_token_id": 1},
+    "electra": {"embedding_size": 18},
+    "albert": {"embedding_size": 18, "num_hidden_groups": 2, "num_hidden_layers": 4}
+    | {"inner_group_num": 1},
+    "distilbert": {"dim": 42, "hidden_dim": 70, "n_layers": 3, "n_heads": 3},
+}
+ENCODER_ARCHITECTURES: dict[str, list[str]] = {
+    "roberta": [
+        "RobertaModel",
+        "RobertaForMaskedLM",
+        "RobertaForSequenceClassification",
+        "RobertaForMultipleChoice",
+        "RobertaForTokenClassification",
+        "RobertaForQuestionAnswering",
+    ],
+    "distilbert": [
+        "DistilBertModel",
+        "DistilBertForMaskedLM",
+        "DistilBertForSequenceClassification",
+        "DistilBertForMultipleChoice",
+        "DistilBertForTokenClassification",
+        "DistilBertForQuestionAnswering",
+    ],
+    "electra": [
+        "ElectraModel",
+        "ElectraForMaskedLM",
+        "ElectraForPreTraining",
+        "ElectraForSequenceClassification",
+        "ElectraForTokenClassification",
+        "ElectraForQuestionAnswering",
+    ],
+    "albert": [
+        "AlbertModel",
+        "AlbertForMaskedLM",
+        "AlbertForPreTraining",
+        "AlbertForSequenceClassification",
+        "AlbertForMultipleChoice",
+        "AlbertForQuestionAnswering",
+    ],
+}
 ENCODERS: dict[str, Fields] = {
     "bert": bert(architectures=["BertModel"]),
     "bert-pretraining": bert(),
@@ -105,6 +147,11 @@ ENCODERS: dict[str, Fields] = {
     "bert-span": bert(architectures=["BertForQuestionAnswering"]),
     "bert-choice": bert(architectures=["BertForMultipleChoice"]),
     "bert-next": bert(architectures=["BertForNextSentencePrediction"]),
+}
+ENCODERS |= {
+    architecture: bert(model_type=family, architectures=[architecture], **ENCODER_OPTIONS[family])
+    for family, architectures in ENCODER_ARCHITECTURES.items()
+    for architecture in architectures
 }
 
 

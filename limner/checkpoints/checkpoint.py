@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from limner.checkpoints.gguf import GGUFFile
-from limner.checkpoints.safetensors import SafetensorsFolder, write_safetensors
+from limner.checkpoints.opening import open_tensors
+from limner.checkpoints.safetensors import write_safetensors
 from limner.checkpoints.tensors import TensorSource
 from limner.models.families import find_family, find_gguf_family
 from limner.models.families.gguf_fields import GGUFFields
@@ -59,21 +60,23 @@ class Checkpoint:
         return self.read_tokenizer()
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, allow_pickle: bool = False) -> Checkpoint:
     """Open a Hugging Face folder or a GGUF file without reading weights.
 
-    Raises FileNotFoundError if there is nothing, ValueError if it is neither or damaged.
+    `allow_pickle` also opens weights that are pickled, with `weights_only`. Raises
+    FileNotFoundError if there is nothing, ValueError if it is neither, pickled or damaged.
     """
-    if path.is_dir():
-        return _open_folder(path)
-    if path.suffix == ".gguf":
-        return _open_gguf(path)
     if not path.exists():
         raise FileNotFoundError(f"no model at '{path}': give a folder or a .gguf file that exists")
-    raise ValueError(f"'{path}' is no model: give a folder with config.json, or a .gguf file")
+    if path.is_dir() and (path / "config.json").exists():
+        return _open_folder(path, allow_pickle)
+    source = open_tensors(path, allow_pickle)
+    if isinstance(source, GGUFFile):
+        return _open_gguf(path, source)
+    raise ValueError(f"'{path}' has weights but no config.json: give the folder that has both")
 
 
-def _open_folder(folder: Path) -> Checkpoint:
+def _open_folder(folder: Path, allow_pickle: bool) -> Checkpoint:
     fields = read_json(folder / "config.json")
     if "model_type" not in fields:
         raise ValueError(f"'{folder / 'config.json'}' has no model_type: it describes no model")
@@ -82,7 +85,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         config = family.read_config(fields)
     except KeyError as missing:
         raise ValueError(f"'{folder / 'config.json'}' has no field {missing}") from missing
-    source = SafetensorsFolder(folder)
+    source = open_tensors(folder, allow_pickle)
     translations = tuple(family.translations(config))
     prefix = getattr(family, "PREFIX", "")
     if prefix and not any(name.startswith(prefix) for name in source.names()):
@@ -92,8 +95,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     )
 
 
-def _open_gguf(path: Path) -> Checkpoint:
-    file = GGUFFile(path)
+def _open_gguf(path: Path, file: GGUFFile) -> Checkpoint:
     architecture = file.metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise ValueError(f"'{path}' names no architecture: it describes no model")
@@ -114,7 +116,8 @@ def _open_gguf(path: Path) -> Checkpoint:
 def _without_prefix(rule: Translation, prefix: str) -> Translation:
     """The names of a checkpoint of the base model alone."""
     theirs = tuple(name.removeprefix(prefix) for name in rule.theirs)
-    return Translation(theirs, rule.ours, rule.load, rule.save, rule.optional)
+    instead = tuple(name.removeprefix(prefix) for name in rule.instead)
+    return replace(rule, theirs=theirs, instead=instead)
 
 
 def fill(
@@ -125,39 +128,55 @@ def fill(
     progress: Progress | None = None,
 ) -> None:
     """Set the parameters of `network` (made on the meta device) from the checkpoint's tensors."""
-    source, present = checkpoint.source, set(checkpoint.source.names())
-    read = 0
-    for rule in checkpoint.translations:
-        missing = [name for name in rule.theirs if name not in present]
-        if missing and rule.optional:
+    present = set(checkpoint.source.names())
+    unused = set(present)
+    for number, rule in enumerate(checkpoint.translations, start=1):
+        if rule.optional and not present.issuperset(rule.theirs):
             continue
+        names = rule.theirs if present.issuperset(rule.theirs) else rule.instead or rule.theirs
+        missing = [name for name in names if name not in present]
         if missing:
             raise ValueError(
                 f"'{checkpoint.path}' lacks the tensor '{missing[0]}' that its config asks for"
             )
-        tensors = rule.load([source.read(name) for name in rule.theirs])
+        tensors = rule.load([checkpoint.source.read(name) for name in names])
         for name, tensor in zip(rule.ours, tensors, strict=True):
-            set_parameter(network, name, tensor.to(device, dtype).contiguous(), checkpoint.path)
-        present -= set(rule.theirs)
-        read += 1
+            set_tensor(network, name, tensor.to(device), dtype, checkpoint.path)
+        unused -= set(names)
         if progress is not None:
-            progress(read, len(checkpoint.translations))
+            progress(number, len(checkpoint.translations))
     network.tie()
-    for name in sorted(present):
+    unset = [name for name, tensor in named_tensors(network).items() if tensor.is_meta]
+    if unset:
+        network.do_without(unset)
+    for name in sorted(unused):
         log.info("%s: tensor '%s' is not used", checkpoint.path, name)
 
 
-def set_parameter(network: nn.Module, name: str, tensor: Tensor, path: Path) -> None:
-    """Put `tensor` where the parameter `name` stands; ValueError if the shapes differ."""
+def named_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters, those used in two places under both names, and buffers."""
+    parameters: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
+    return parameters | dict(network.named_buffers())
+
+
+def set_tensor(
+    network: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype, path: Path
+) -> None:
+    """Put `tensor` where the parameter or buffer `name` stands; ValueError if the shapes differ.
+
+    Parameters become `dtype`; buffers keep their own, being few and fine.
+    """
     owner, _, leaf = name.rpartition(".")
     module = network.get_submodule(owner)
-    expected = getattr(module, leaf).shape
-    if tensor.shape != expected:
+    stands = getattr(module, leaf)
+    if tensor.shape != stands.shape:
         raise ValueError(
             f"'{path}': {name} has shape {tuple(tensor.shape)} "
-            f"but the config says {tuple(expected)}"
+            f"but the config says {tuple(stands.shape)}"
         )
-    setattr(module, leaf, nn.Parameter(tensor))
+    learnt = isinstance(stands, nn.Parameter)
+    tensor = tensor.to(dtype if learnt else stands.dtype).contiguous()
+    setattr(module, leaf, nn.Parameter(tensor) if learnt else tensor)
 
 
 def save_folder(
@@ -173,16 +192,19 @@ def save_folder(
     config = network.config
     family = find_family(config.family)
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = dict(network.named_parameters(remove_duplicate=False))
     dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
     write_safetensors(
-        _their_tensors(family.translations(config), parameters), folder, max_shard_bytes
+        _their_tensors(family.translations(config), named_tensors(network)),
+        folder,
+        max_shard_bytes,
     )
     fields = family.write_config(config) | {"dtype": dtype}
     if tokenizer is not None:
         fields |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         tokenizer.save(folder)
-    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    staged = folder / "config.json.part"
+    staged.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    staged.replace(folder / "config.json")
 
 
 def _their_tensors(

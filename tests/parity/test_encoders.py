@@ -74,8 +74,9 @@ def assert_same(network: Encoder, model: PreTrainedModel) -> None:
     ours, theirs = outputs(network, texts), expected(model, texts)
     assert len(ours) == len(theirs)
     for mine, reference in zip(ours, theirs, strict=True):
-        each = reference.shape[:2] == real.shape and reference.ndim == 3
-        want = reference[real] if each else reference.reshape(mine.shape)
+        each = mine.ndim == 3 and mine.shape[:2] == real.shape
+        reference = reference.reshape(mine.shape)
+        want = reference[real] if each else reference
         torch.testing.assert_close(mine[real] if each else mine, want, **CLOSE)
 
 

@@ -17,8 +17,32 @@ from limner.models.translation import Translation
 #: config.json's `model_type`: the family's file.
 FAMILIES = {
     "bert": "bert",
+    "bloom": "bloom",
+    "deepseek_v2": "deepseek_v2",
+    "deepseek_v3": "deepseek_v3",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
     "gpt2": "gpt2",
+    "gpt_neox": "gpt_neox",
+    "limner_recurrent": "recurrent",
     "llama": "llama",
+    "mamba": "mamba",
+    "mistral": "mistral",
+    "mixtral": "mixtral",
+    "phi3": "phi3",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3_moe",
+    "t5": "t5",
+    "mt5": "t5",
+    "bart": "bart",
+    "mbart": "bart",
+    "marian": "bart",
+    "roberta": "roberta",
+    "distilbert": "distilbert",
+    "electra": "electra",
+    "albert": "albert",
 }
 
 #: GGUF's `general.architecture`: the family's file.

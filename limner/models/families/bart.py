@@ -12,7 +12,7 @@ from limner.models.block import BlockConfig, ResidualConfig
 from limner.models.decoder import DecoderConfig
 from limner.models.encoder import EncoderConfig
 from limner.models.encoder_decoder import EncoderDecoderConfig
-from limner.models.families.bert import both
+from limner.models.families.encoder_words import both
 from limner.models.families.fields import read_activation, write_activation
 from limner.models.heads import LanguageHeadConfig
 from limner.models.translation import Translation, renamed
