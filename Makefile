@@ -1,0 +1,93 @@
+# Every target works from a fresh clone: the environment in .venv is made when it is missing and
+# brought up to date when pyproject.toml, constraints.txt or this file change.
+
+PYTHON ?= python3
+MODEL ?= smollm2-135m-instruct
+DEFAULT_PROMPT = What is the capital of France?
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install --constraint constraints.txt
+
+# The stamps below are empty files; each says that a part of the environment is as described.
+CORE := $(VENV)/.installed-core
+TEST := $(VENV)/.installed-test
+DOCS := $(VENV)/.installed-docs
+DEV := $(VENV)/.installed-dev
+
+# A question may hold any character, "$" too: take it as typed and hand it on through the environment.
+ifdef PROMPT
+override PROMPT := $(value PROMPT)
+export PROMPT
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help lab test lint format docs bench dev clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+lab: $(CORE)  ## talk to a small model; make lab PROMPT="..." asks one question
+	@$(BIN)/limner pull $(MODEL)
+	@if [ -z "$$PROMPT" ] && [ -t 0 ]; then \
+		$(BIN)/limner chat $(MODEL); \
+	else \
+		$(BIN)/limner generate $(MODEL) -- "$${PROMPT:-$(DEFAULT_PROMPT)}" < /dev/null; \
+	fi
+
+# One thread a worker: several workers that each start a thread for every core slow one another down.
+test: lint  ## check style, types and room order, then run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 $(PYTEST)
+
+lint: $(TEST)  ## ruff, mypy and the order of the rooms
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(TEST)  ## let ruff put the code in order
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(DOCS)  ## build the pages into docs/_build; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
+
+bench: $(TEST)  ## measure limner beside its peers on this machine
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+
+dev: $(DEV)  ## everything a contributor needs, and the checks before each commit
+	@if [ -d .git ]; then $(BIN)/pre-commit install; fi
+
+clean:  ## delete what was built; .venv and downloaded models stay
+	rm -rf build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# torch comes first and alone, so that no other package can pull in another build of it.
+$(CORE): pyproject.toml constraints.txt Makefile
+	@command -v "$(PYTHON)" > /dev/null || { \
+		echo "limner needs Python 3.11 or newer, and there is no $(PYTHON): name one with PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "limner needs Python 3.11 or newer, and " \
+		+ sys.executable + " is " + sys.version.split()[0] + ": name another with PYTHON=/path/to/python3")'
+	@echo "Installing limner into $(VENV) (a minute or two the first time)"
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade pip
+	@$(INSTALL) torch
+	@$(INSTALL) --quiet --editable .
+	@touch $@
+
+$(TEST): $(CORE)
+	@echo "Installing what the tests need"
+	@$(INSTALL) --quiet --group test --group lint
+	@touch $@
+
+$(DOCS): $(CORE)
+	@echo "Installing what the pages need"
+	@$(INSTALL) --quiet --group docs
+	@touch $@
+
+$(DEV): $(CORE)
+	@echo "Installing what contributors need"
+	@$(INSTALL) --quiet --group dev
+	@touch $@ $(TEST) $(DOCS)
