@@ -155,6 +155,47 @@ ENCODERS |= {
 }
 
 
+def deberta(architecture: str, **changes: Any) -> Fields:
+    """A DeBERTa of version 3 whose texts are longer than its exact distances."""
+    fields = {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 6,
+        "max_relative_positions": -1,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "type_vocab_size": 0,
+        "legacy": False,
+    }
+    return bert(model_type="deberta-v2", architectures=[architecture], **fields | changes)
+
+
+ENCODERS |= {
+    "deberta": deberta("DebertaV2Model"),
+    "deberta-masked": deberta("DebertaV2ForMaskedLM"),
+    "deberta-legacy": deberta("DebertaV2ForMaskedLM", legacy=True),
+    "deberta-narrow": deberta("DebertaV2ForMaskedLM", legacy=True, embedding_size=18),
+    "deberta-unbucketed": deberta("DebertaV2Model", position_buckets=-1, max_relative_positions=9),
+    "deberta-unshared": deberta(
+        "DebertaV2ForSequenceClassification",
+        share_att_key=False,
+        position_biased_input=True,
+        type_vocab_size=2,
+        norm_rel_ebd="none",
+    ),
+    "deberta-content": deberta(
+        "DebertaV2ForTokenClassification", pos_att_type=["c2p"], share_att_key=False
+    ),
+    "deberta-position": deberta(
+        "DebertaV2ForQuestionAnswering", pos_att_type=["p2c"], share_att_key=False
+    ),
+    "deberta-convolution": deberta(
+        "DebertaV2ForMultipleChoice", conv_kernel_size=3, conv_act="gelu", conv_groups=2
+    ),
+}
+
+
 def t5(**changes: Any) -> Fields:
     """A T5 that reads with three layers and writes with two."""
     fields = {

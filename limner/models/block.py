@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
+from limner.nn.carried import CarriedShape
 from limner.nn.norms import NormConfig
 from limner.nn.rotary import Positions
 from limner.nn.state import CacheShape, State
@@ -54,8 +55,10 @@ class ResidualConfig:
 class BlockConfig:
     """One layer: a mixer, a feed-forward, and the residual steps around them.
 
-    `parallel` feeds both from the block's input and adds both (GPT-NeoX). A block without
+    `parallel` feeds both from the block's input and adds both (GPT-NeoX); if `feed` has no norm
+    `before` then, it reads what the mixer's made (GPT-J). A block without
     `feedforward` is its mixer alone (Mamba). `cross` looks at a source text between the two.
+    `beside` mixes the block's input too, and what comes of it is added at the end (DeBERTa).
     """
 
     mixer: MixerConfig
@@ -65,6 +68,8 @@ class BlockConfig:
     parallel: bool = False
     cross: MixerConfig | None = None
     cross_mix: ResidualConfig = ResidualConfig()
+    beside: MixerConfig | None = None
+    beside_mix: ResidualConfig = ResidualConfig()
 
 
 class Residual(nn.Module):
@@ -103,15 +108,26 @@ class Block(nn.Module):
         self.cross_mix = Residual(width, config.cross_mix) if config.cross else None
         self.feedforward = config.feedforward.build(width) if config.feedforward else None
         self.feed = Residual(width, config.feed) if config.feedforward else None
+        self.beside = config.beside.build(width, layer) if config.beside else None
+        self.beside_mix = Residual(width, config.beside_mix) if config.beside else None
 
     def forward(self, hidden: Tensor, positions: Positions, state: State) -> Tensor:
         """Map `hidden` (B, T, D) to (B, T, D)."""
+        result = self.steps(hidden, positions, state)
+        if self.beside is None or self.beside_mix is None:
+            return result
+        beside = self.beside
+        return self.beside_mix(result, lambda _: beside(hidden, positions, state))
+
+    def steps(self, hidden: Tensor, positions: Positions, state: State) -> Tensor:
+        """The residual steps, one after another or both at once."""
 
         def mixed(stream: Tensor) -> Tensor:
             return self.mixer(stream, positions, state)
 
         if self.parallel and self.feedforward is not None and self.feed is not None:
-            return self.mix(hidden, mixed) + self.feed.branch(hidden, self.feedforward)
+            fed = hidden if self.feed.before or not self.mix.before else self.mix.before(hidden)
+            return self.mix(hidden, mixed) + self.feed.branch(fed, self.feedforward)
         hidden = self.mix(hidden, mixed)
         if self.cross is not None and self.cross_mix is not None:
             cross = self.cross
@@ -121,6 +137,6 @@ class Block(nn.Module):
         return hidden
 
     @property
-    def cache_shape(self) -> CacheShape:
-        """What a cache keeps of each token for this block."""
-        return cast("CacheShape", self.mixer.cache_shape)
+    def cache_shape(self) -> CacheShape | CarriedShape:
+        """What a cache keeps of each token for this block, or carries from one to the next."""
+        return cast("CacheShape | CarriedShape", self.mixer.cache_shape)

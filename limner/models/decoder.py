@@ -5,18 +5,20 @@ B batch, T time, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor, nn
 
+from limner.models.ahead import Predictor
 from limner.models.block import Block, BlockConfig
 from limner.models.heads import LanguageHeadConfig
 from limner.models.network import Network
 from limner.nn.embedding import EmbeddingConfig
 from limner.nn.norms import NormConfig
 from limner.nn.relative import RelativeBiasConfig
-from limner.nn.rotary import Positions
+from limner.nn.rotary import LongRope, Positions
 from limner.nn.state import DenseCache, Documents, State
 
 
@@ -26,6 +28,7 @@ class DecoderConfig:
 
     `family` names the file in `families/` that reads and writes it; nothing else looks at it.
     `context` is the longest text it was made for. `relative` is a bias by distance for all layers.
+    `predictors` look one token further each (multi-token prediction).
     """
 
     family: str
@@ -36,11 +39,26 @@ class DecoderConfig:
     head: LanguageHeadConfig
     norm: NormConfig | None = None
     relative: RelativeBiasConfig | None = None
+    predictors: tuple[BlockConfig, ...] = ()
 
     @property
     def vocabulary(self) -> int:
         """How many tokens there are."""
         return self.embedding.vocabulary
+
+    @property
+    def rereads_at(self) -> int | None:
+        """The length at which a kept text must be read anew, if there is one.
+
+        LongRoPE turns a whole text otherwise once it is longer than that, so what a cache holds of
+        its beginning is then of no use.
+        """
+        rotaries = (getattr(block.mixer, "rotary", None) for block in self.blocks)
+        scalings = (rotary.scaling for rotary in rotaries if rotary is not None)
+        return min(
+            (s.context for s in scalings if isinstance(s, LongRope) and s.short != s.long),
+            default=None,
+        )
 
     def build(self) -> Decoder:
         """Make the network, its weights not yet set."""
@@ -62,25 +80,51 @@ class Decoder(Network):
         self.relative = config.relative.build() if config.relative else None
         self.norm = config.norm.build(config.width) if config.norm else None
         self.head = config.head.build(config.width, config.embedding)
+        self.predictors: Sequence[Predictor] = nn.ModuleList(  # type: ignore[assignment]
+            Predictor(config.width, depth, block, config.norm or NormConfig())
+            for depth, block in enumerate(config.predictors)
+        )
         self.tie()
 
     def forward(
-        self, tokens: Tensor, positions: Tensor | None = None, state: State | None = None
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        state: State | None = None,
+        vectors: Tensor | None = None,
     ) -> Tensor:
         """Hidden vectors (B, T, D) of `tokens` (B, T).
 
         `state` is what they may see of other tokens, each row a text by itself if not given;
-        `positions` (B, T) are the state's own if not given.
+        `positions` (B, T) are the state's own if not given. `vectors` (B, T, E) stand for the
+        tokens' own if given (images).
         """
         state = (Documents() if state is None else state).begin(tokens.shape[0], tokens.shape[1])
         if positions is None:
             positions = state.positions(tokens.shape[0], tokens.shape[1], tokens.device)
-        hidden = self.embedding(tokens, positions)
-        places = Positions(positions, self.relative)
+        vectors = self.embedding.vectors(tokens) if vectors is None else vectors
+        hidden = self.embedding.place(vectors, positions)
+        places = Positions(positions, self.relative, lengths=partial(state.text_lengths, positions))
         for block in self.blocks:
             hidden = block(hidden, places, state)
         state.end()
         return hidden if self.norm is None else self.norm(hidden)
+
+    def ahead(
+        self, hidden: Tensor, tokens: Tensor, depth: int = 0, state: State | None = None
+    ) -> Tensor:
+        """Hidden vectors (B, T, D) that the head makes into logits of one token further.
+
+        Predictor `depth` takes the `hidden` (B, T, D) of the network, or of predictor `depth` - 1,
+        and `tokens` (B, T) that follow: those which `hidden` is to predict. `state` is not the
+        network's but one of its own.
+        """
+        state = (Documents() if state is None else state).begin(tokens.shape[0], tokens.shape[1])
+        positions = state.positions(tokens.shape[0], tokens.shape[1], tokens.device)
+        following = self.embedding(tokens, positions)
+        further = self.predictors[depth](hidden, following, Positions(positions), state)
+        state.end()
+        return further
 
     def logits(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """Logits (B, T, V) of `tokens` (B, T)."""
@@ -92,6 +136,17 @@ class Decoder(Network):
         weight = self.embedding.tokens.weight
         capacity = self.config.context if capacity is None else capacity
         return DenseCache(shapes, rows, capacity, weight.dtype, weight.device)
+
+    def do_without(self, names: Collection[str]) -> None:
+        """Leave out the predictors, if `names` are all their parameters, as many files do.
+
+        Raises ValueError if they are some of them, or others.
+        """
+        parameters = dict(self.named_parameters()) | dict(self.named_buffers())
+        if set(names) != {name for name in parameters if name.startswith("predictors.")}:
+            super().do_without(names)
+        self.predictors = nn.ModuleList()  # type: ignore[assignment]
+        self.config = replace(self.config, predictors=())
 
     def tie(self) -> None:
         """Let the head use the token vectors, where the config says so."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Protocol
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from limner.models.block import BlockConfig
 
 #: Projections that write to the residual stream, by the ends of their names.
-LAST = (".mixer.output", ".cross.output", ".feedforward.down")
+LAST = (".mixer.output", ".cross.output", ".feedforward.down", ".shared.down")
 
 
 class NetworkConfig(Protocol):
@@ -57,6 +58,13 @@ class Network(nn.Module, ABC):
     def tie(self) -> None:
         """Let several places use one parameter, where the config says so."""
 
+    def do_without(self, names: Collection[str]) -> None:
+        """Take out the parts that the parameters of these `names` make, for want of weights.
+
+        Raises ValueError if the network needs them.
+        """
+        raise ValueError(f"the checkpoint has no tensor for '{min(names)}': it is not whole")
+
     def initialise(self, deviation: float = 0.02, generator: torch.Generator | None = None) -> None:
         """Random weights as GPT-2 (Radford et al. 2019).
 
@@ -70,5 +78,7 @@ class Network(nn.Module, ABC):
                 nn.init.normal_(module.weight, std=scale, generator=generator)
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif hasattr(module, "randomise"):
+                module.randomise(deviation, narrow, generator)
             elif hasattr(module, "reset"):
                 module.reset()

@@ -47,6 +47,19 @@ def renamed_in_layer(names: Mapping[str, str], layer: int) -> Iterator[Translati
         yield Translation((theirs.format(layer),), (ours.format(layer),))
 
 
+def shifted(names: Mapping[str, str], by: float) -> Iterator[Translation]:
+    """Tensors larger by `by` in the checkpoint."""
+
+    def load(tensors: Tensors) -> Tensors:
+        return [tensor - by for tensor in tensors]
+
+    def save(tensors: Tensors) -> Tensors:
+        return [tensor + by for tensor in tensors]
+
+    for theirs, ours in names.items():
+        yield Translation((theirs,), (ours,), load, save)
+
+
 def transposed(names: Mapping[str, str], layers: int) -> Iterator[Translation]:
     """Matrices kept input-first by the checkpoint, output-first by us."""
     for same in renamed(names, layers):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from limner.nn.alibi import Alibi
 from limner.nn.norms import NormConfig
 from limner.nn.rotary import Positions, RotaryConfig, rotate
 from limner.nn.scoring import Scoring
+from limner.nn.sparse import Banded
 from limner.nn.state import CacheShape, State
 
 
@@ -22,8 +24,10 @@ class AttentionConfig:
     """Heads, their width, positions, and how scores are made.
 
     `key_value_heads` equal to `heads` is multi-head, 1 is multi-query, between is grouped-query.
-    `scale` None is 1 / sqrt(head width). `head_norm` normalises each query and key head (Qwen 3);
-
+    `scale` None is 1 / sqrt(head width). `head_norm` normalises each query and key head (Qwen 3).
+    `norm_together` normalises the heads of a token as one vector instead (OLMo 2).
+    `alibi` biases scores by distance; `relative` by what the stack has learnt of distances (T5);
+    `pattern` lists what may be seen of the past (GPT-3).
     """
 
     heads: int
@@ -34,7 +38,11 @@ class AttentionConfig:
     window: int | None = None
     scale: float | None = None
     softcap: float | None = None
+    alibi: bool = False
+    relative: bool = False
+    pattern: Banded | None = None
     head_norm: NormConfig | None = None
+    norm_together: bool = False
     query_bias: bool = False
     key_bias: bool = False
     value_bias: bool = False
@@ -55,7 +63,8 @@ class AttentionConfig:
     def scoring(self) -> Scoring:
         """How scores are made, for the state that makes them."""
         scale = 1 / math.sqrt(self.head_width) if self.scale is None else self.scale
-        return Scoring(scale, self.causal, self.window, self.softcap)
+        bias = Alibi(self.heads) if self.alibi else None
+        return Scoring(scale, self.causal, self.window, self.softcap, bias, self.pattern)
 
 
 class Attention(nn.Module):
@@ -71,15 +80,19 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, keys, config.value_bias)
         self.output = nn.Linear(queries, width, config.output_bias)
         norm = config.head_norm
-        self.query_norm = norm.build(config.head_width) if norm else None
-        self.key_norm = norm.build(config.head_width) if norm else None
+        together = config.norm_together
+        self.query_norm = norm.build(queries if together else config.head_width) if norm else None
+        self.key_norm = norm.build(keys if together else config.head_width) if norm else None
 
     def forward(self, hidden: Tensor, positions: Positions, state: State) -> Tensor:
         """Mix `hidden` (B, T, D) with what `state` lets it see, to (B, T, D)."""
         query = self.place(self.heads(self.query, hidden), self.query_norm, positions)
         key = self.place(self.heads(self.key, hidden), self.key_norm, positions)
         value = self.heads(self.value, hidden)  # (B, T, K, W)
-        mixed = state.attend(self.layer, query, key, value, self.scoring)  # (B, T, H, W)
+        scoring = self.scoring
+        if self.config.relative:
+            scoring = replace(scoring, bias=positions.relative)
+        mixed = state.attend(self.layer, query, key, value, scoring)  # (B, T, H, W)
         return self.output(mixed.flatten(-2))
 
     def heads(self, project: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
@@ -88,7 +101,10 @@ class Attention(nn.Module):
 
     def place(self, heads: Tensor, norm: nn.Module | None, positions: Positions) -> Tensor:
         """Normalise heads where the config says so, then turn them to their positions."""
-        heads = heads if norm is None else norm(heads)
+        if norm is not None and self.config.norm_together:
+            heads = norm(heads.flatten(-2)).view_as(heads)
+        elif norm is not None:
+            heads = norm(heads)
         rotary = self.config.rotary
         return (
             heads

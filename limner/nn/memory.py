@@ -5,7 +5,7 @@ B batch, T time, S tokens of the source, D width, H query heads, K key-value hea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,13 +38,31 @@ class Remembering(State):
 
     def begin(self, batch: int, time: int) -> State:
         """The inner state for a forward pass, with the same memory."""
-        step = Remembering(self.inner.begin(batch, time), self.memory)
-        step.mask, step._kept = self.mask, self._kept
-        return step
+        return self.over(self.inner.begin(batch, time))
+
+    def over(self, inner: State) -> Remembering:
+        """The same memory beside another state."""
+        state = Remembering(inner, self.memory)
+        state.mask, state._kept = self.mask, self._kept
+        return state
+
+    def choose(self, rows: Sequence[int]) -> Remembering:
+        """The memory of these rows, in this order; some may come several times."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.memory.device)
+        state = Remembering(self.inner, self.memory[index])
+        state.mask = None if self.mask is None else self.mask[index]
+        state._kept = {
+            layer: (key[index], value[index]) for layer, (key, value) in self._kept.items()
+        }
+        return state
 
     def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
         """As the inner state says."""
         return self.inner.positions(batch, time, device)
+
+    def text_lengths(self, positions: Tensor) -> Tensor:
+        """As the inner state says."""
+        return self.inner.text_lengths(positions)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring

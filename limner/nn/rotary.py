@@ -6,10 +6,16 @@ B batch, T time, H heads, W head width, R rotated part of the head width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from limner.nn.scoring import Relation
+
+#: Asks for the length of the text that each token stands in, (B, T), on the CPU.
+Lengths = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class Linear:
 
     factor: float
 
-    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
+    def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
         """Rotations a position, (R/2,)."""
         return plain_frequencies(rotary.theta, rotary.width) / self.factor
 
@@ -35,12 +41,12 @@ class DynamicNTK:
     factor: float
     context: int
 
-    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
-        """Rotations a position for a text of `length` tokens, (R/2,)."""
-        longer = max(length, self.context) / self.context
+    def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
+        """Rotations a position in texts of such lengths, (B, T, R/2)."""
+        longer = lengths().clamp(min=self.context) / self.context
         growth = self.factor * longer - (self.factor - 1)
         base = rotary.theta * growth ** (rotary.width / (rotary.width - 2))
-        return plain_frequencies(base, rotary.width)
+        return plain_frequencies(base[..., None], rotary.width)
 
     @property
     def gain(self) -> float:
@@ -57,7 +63,7 @@ class Llama3:
     high: float
     context: int
 
-    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
+    def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
         """Rotations a position, (R/2,)."""
         frequency = plain_frequencies(rotary.theta, rotary.width)
         turns = self.context * frequency / (2 * math.pi)
@@ -81,7 +87,7 @@ class YaRN:
     gain: float = 1.0
     truncate: bool = True
 
-    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
+    def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
         """Rotations a position, (R/2,)."""
         frequency = plain_frequencies(rotary.theta, rotary.width)
         first, last = self.dimension(rotary, self.fast), self.dimension(rotary, self.slow)
@@ -107,10 +113,16 @@ class LongRope:
     context: int
     gain: float = 1.0
 
-    def frequencies(self, rotary: RotaryConfig, length: int) -> Tensor:
-        """Rotations a position for a text of `length` tokens, (R/2,)."""
-        factors = torch.tensor(self.long if length > self.context else self.short)
+    def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
+        """Rotations a position in texts of such lengths, (B, T, R/2)."""
+        long, short = (torch.tensor(factors) for factors in (self.long, self.short))
+        factors = torch.where(lengths()[..., None] > self.context, long, short)
         return plain_frequencies(rotary.theta, rotary.width) / factors
+
+
+def magnitude(factor: float, weight: float = 1.0) -> float:
+    """How much YaRN sharpens the softmax for a context `factor` times longer."""
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 Scaling = Linear | DynamicNTK | Llama3 | YaRN | LongRope
@@ -130,22 +142,21 @@ class RotaryConfig:
     interleaved: bool = False
     scaling: Scaling | None = None
 
-    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def angles(self, positions: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each (B, T, 1, R/2), for `positions` (B, T)."""
-        length = int(positions.max()) + 1 if isinstance(self.scaling, DynamicNTK | LongRope) else 0
-        frequency = self.frequencies(length).to(positions.device)
+        frequency = self.frequencies(lengths).to(positions.device)
         angle = (positions[..., None].float() * frequency)[:, :, None]  # (B, T, 1, R/2)
         gain = self.scaling.gain if self.scaling else 1.0
         return angle.cos() * gain, angle.sin() * gain
 
-    def frequencies(self, length: int = 0) -> Tensor:
-        """Radians a position, (R/2,); only some scalings depend on the text's `length`."""
+    def frequencies(self, lengths: Lengths) -> Tensor:
+        """Radians a position, (R/2,), or (B, T, R/2) if they depend on the text's length."""
         if self.scaling is None:
             return plain_frequencies(self.theta, self.width)
-        return self.scaling.frequencies(self, length)
+        return self.scaling.frequencies(self, lengths)
 
 
-def plain_frequencies(theta: float, width: int) -> Tensor:
+def plain_frequencies(theta: float | Tensor, width: int) -> Tensor:
     """theta^(-2i/R) for each pair i of `width` = R dimensions, (R/2,)."""
     return 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.int64).float() / width)
 
@@ -169,10 +180,16 @@ class Positions:
     """Where the tokens of one forward pass stand; angles are worked out once for all layers."""
 
     index: Tensor  # (B, T) int64
+    relative: Relation | None = None  # the bias by distance that the layers of a stack share
+    distances: Tensor | None = None  # (2R, D): the vectors of distances that they share
+    lengths: Lengths | None = None  # of the tokens' texts; a row each, up to here, if not given
     _angles: dict[RotaryConfig, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def angles(self, rotary: RotaryConfig) -> tuple[Tensor, Tensor]:
         """Cosines and sines of `rotary` at these positions."""
         if rotary not in self._angles:
-            self._angles[rotary] = rotary.angles(self.index)
+            self._angles[rotary] = rotary.angles(self.index, self.lengths or self._rows)
         return self._angles[rotary]
+
+    def _rows(self) -> Tensor:
+        return (self.index.max(1, keepdim=True).values + 1).expand_as(self.index).cpu()

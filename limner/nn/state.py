@@ -14,6 +14,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from limner.nn.carried import CarriedShape, Recurrent, keep
 from limner.nn.scoring import Scoring, attention
 
 
@@ -22,6 +23,8 @@ class State(ABC):
 
     #: Whether tokens can be taken back (speculation asks this, not the type).
     can_rewind: bool = False
+    #: Whether keys are kept for later passes, so that a layer had better make them small.
+    keeps: bool = False
 
     def begin(self, batch: int, time: int) -> State:
         """The state for a forward pass over `batch` x `time` tokens."""
@@ -31,11 +34,33 @@ class State(ABC):
     def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
         """Where the next `batch` x `time` tokens stand in their texts, (B, T) int64."""
 
+    def text_lengths(self, positions: Tensor) -> Tensor:
+        """How long the text of each token is now, (B, T) on the CPU: a row is a text, if not else.
+
+        `positions` (B, T) are this state's own. What depends on a text's length asks this, so that
+        no text's result depends on others beside it.
+        """
+        return (positions.max(1, keepdim=True).values + 1).expand_as(positions).cpu()
+
     @abstractmethod
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
     ) -> Tensor:
         """Mix values for `query` (B, T, H, W) from `key`, `value` (B, T, K, W) and what is kept."""
+
+    def scan(self, mixer: Recurrent, inputs: Tensor) -> Tensor:
+        """Run a recurrent layer over `inputs` (B, T, ...) from what it carries of each text."""
+        raise ValueError(
+            f"layer {mixer.layer} is recurrent and {type(self).__name__} carries nothing from "
+            "token to token: use Documents or DenseCache"
+        )
+
+    def neighbours(self, hidden: Tensor, offset: int) -> Tensor:
+        """The `hidden` vectors (B, T, D) that stand `offset` places later, 0 outside the text."""
+        raise ValueError(
+            f"a convolution looks at whole texts and {type(self).__name__} does not hold them: "
+            "use Documents"
+        )
 
     def end(self) -> None:  # noqa: B027 - most states have nothing to do
         """The forward pass is over: what it wrote now counts."""
@@ -51,15 +76,44 @@ class Documents(State):
     def __init__(self, documents: Tensor | None = None) -> None:
         self.documents = documents
         self._visible: dict[tuple[object, ...], Tensor | None] = {}
+        self._starts: Tensor | None = None
 
     def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
         """Places counted from the first token of each text."""
         index = torch.arange(time, device=device).expand(batch, time)
-        if self.documents is None:
+        starts = self.starts()
+        if starts is None:
             return index
-        starts = torch.ones_like(index, dtype=torch.bool)
-        starts[:, 1:] = self.documents[:, 1:] != self.documents[:, :-1]
         return index - torch.where(starts, index, 0).cummax(1).values
+
+    def starts(self) -> Tensor | None:
+        """Where texts begin, (B, T); None when only rows begin texts."""
+        if self._starts is None and self.documents is not None:
+            self._starts = torch.ones_like(self.documents, dtype=torch.bool)
+            self._starts[:, 1:] = self.documents[:, 1:] != self.documents[:, :-1]
+        return self._starts
+
+    def neighbours(self, hidden: Tensor, offset: int) -> Tensor:
+        """The `hidden` vectors (B, T, D) that stand `offset` places later, 0 outside the text."""
+        moved = torch.roll(hidden, -offset, 1)
+        index = torch.arange(hidden.shape[1], device=hidden.device)[None] + offset  # (1, T)
+        inside = (index >= 0) & (index < hidden.shape[1])
+        if self.documents is not None:
+            inside = inside & (torch.roll(self.documents, -offset, 1) == self.documents)
+        return moved * inside[..., None]
+
+    def text_lengths(self, positions: Tensor) -> Tensor:
+        """How long the text of each token is, (B, T)."""
+        starts = self.starts()
+        if starts is None:
+            return super().text_lengths(positions)
+        text = starts.flatten().cumsum(0) - 1  # which of all texts a token stands in
+        return text.bincount()[text].view_as(positions).cpu()
+
+    def scan(self, mixer: Recurrent, inputs: Tensor) -> Tensor:
+        """Run a recurrent layer over each text from its beginning."""
+        fresh = mixer.cache_shape.new(inputs.shape[0], inputs.dtype, inputs.device)
+        return mixer.recur(inputs, fresh, self.starts())[0]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
@@ -91,7 +145,10 @@ class Documents(State):
 
 @dataclass(frozen=True)
 class CacheShape:
-    """What one layer keeps of a token: `heads` keys of `key_width` and values of `value_width`."""
+    """What one layer keeps of a token: `heads` keys of `key_width` and values of `value_width`.
+
+    Without a `value_width`, values are the first numbers of their keys (latent attention).
+    """
 
     heads: int
     key_width: int
@@ -99,17 +156,15 @@ class CacheShape:
 
 
 class DenseCache(State):
-    """Keys and values of `rows` texts, each with room for `capacity` tokens.
+    """Keys and values of `rows` texts, each with room for `capacity` tokens; or what layers carry.
 
     Memory is reserved at once and taken from the system only as tokens fill it. Used as a state it
     means all rows, side by side; `step` picks rows and token counts.
     """
 
-    can_rewind = True
-
     def __init__(
         self,
-        shapes: Sequence[CacheShape],
+        shapes: Sequence[CacheShape | CarriedShape],
         rows: int,
         capacity: int,
         dtype: torch.dtype = torch.float32,
@@ -117,13 +172,22 @@ class DenseCache(State):
     ) -> None:
         self.rows, self.capacity = rows, capacity
         self.lengths = [0] * rows
+        self.recurrent = {
+            layer: shape for layer, shape in enumerate(shapes) if isinstance(shape, CarriedShape)
+        }
+        self.carried = {
+            layer: shape.new(rows, dtype, device) for layer, shape in self.recurrent.items()
+        }
+        self.can_rewind = not self.recurrent
+        nothing = CacheShape(0, 0, 0)
+        places = [shape if isinstance(shape, CacheShape) else nothing for shape in shapes]
         self.keys = [
             _zeros((rows, shape.heads, capacity, shape.key_width), dtype, device)
-            for shape in shapes
+            for shape in places
         ]
         self.values = [
             _zeros((rows, shape.heads, capacity, shape.value_width), dtype, device)
-            for shape in shapes
+            for shape in places
         ]
 
     def begin(self, batch: int, time: int) -> CacheStep:
@@ -150,12 +214,33 @@ class DenseCache(State):
         return CacheStep(self, work)
 
     def rewind(self, row: int, length: int) -> None:
-        """Forget what `row` holds beyond its first `length` tokens."""
+        """Forget what `row` holds beyond its first `length` tokens.
+
+        Recurrent layers can only forget all of it: ask `can_rewind` before going back to elsewhere.
+        """
         assert 0 <= length <= self.lengths[row]
+        assert self.can_rewind or length in (0, self.lengths[row])
         self.lengths[row] = length
+        for layer, shape in self.recurrent.items() if length == 0 else ():
+            shape.restart(self.carried[layer], row)
+
+    def copy_rows(self, rows: Sequence[int], sources: Sequence[int]) -> None:
+        """Let each of `rows` hold what the row of `sources` beside it held until now."""
+        lengths = [self.lengths[source] for source in sources]
+        longest = max(lengths, default=0)
+        into, origin = torch.tensor(rows), torch.tensor(sources)
+        for kept in (*self.keys, *self.values):
+            kept[into, :, :longest] = kept[origin, :, :longest]
+        for carried in self.carried.values():
+            for tensor in carried:
+                tensor[into] = tensor[origin]
+        for row, length in zip(rows, lengths, strict=True):
+            self.lengths[row] = length
 
     def free(self, row: int) -> None:
         """Forget all that `row` holds."""
+        for kept in (*self.keys, *self.values):
+            kept[row, :, : self.lengths[row]] = 0  # a NaN would show through the next text's mask
         self.rewind(row, 0)
 
 
@@ -177,10 +262,10 @@ class _Group:
 class CacheStep(State):
     """One forward pass over some rows of a cache; the cache's lengths move on at its `end`."""
 
-    can_rewind = True
+    keeps = True
 
     def __init__(self, cache: DenseCache, work: Sequence[tuple[int, int]]) -> None:
-        self.cache, self.work = cache, work
+        self.cache, self.work, self.can_rewind = cache, work, cache.can_rewind
         for row, count in work:
             length = cache.lengths[row] + count
             if length > cache.capacity:
@@ -197,6 +282,11 @@ class CacheStep(State):
         lengths = self.cache.lengths
         places = [torch.arange(lengths[row], lengths[row] + count) for row, count in self.work]
         return torch.cat(places).to(device).view(batch, time)
+
+    def text_lengths(self, positions: Tensor) -> Tensor:
+        """How much the row of each token will hold, (B, T)."""
+        held = [torch.full((count,), self.cache.lengths[row] + count) for row, count in self.work]
+        return torch.cat(held).view_as(positions)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
@@ -219,6 +309,23 @@ class CacheStep(State):
                 )
         return mixed.view(*shape[:-1], value.shape[-1])
 
+    def scan(self, mixer: Recurrent, inputs: Tensor) -> Tensor:
+        """Run a recurrent layer on from what each row carries."""
+        parts, tokens = inputs.flatten(0, 1), []  # (N, ...)
+        kept = self.cache.carried[mixer.layer]
+        for group in self.groups:
+            part = parts[group.tokens].unflatten(0, group.index.shape)  # (n, C, ...)
+            before = tuple(tensor[group.rows] for tensor in kept)
+            outputs, after = mixer.recur(part, before, None)
+            keep(kept, group.rows, after)
+            tokens.append(outputs.flatten(0, 1))
+        if len(tokens) == 1:
+            return tokens[0].unflatten(0, inputs.shape[:2])
+        mixed = tokens[0].new_empty(parts.shape[0], *tokens[0].shape[1:])
+        for group, outputs in zip(self.groups, tokens, strict=True):
+            mixed[group.tokens] = outputs
+        return mixed.unflatten(0, inputs.shape[:2])
+
     def end(self) -> None:
         """The rows have grown by their counts."""
         for row, count in self.work:
@@ -233,7 +340,8 @@ class CacheStep(State):
             for heads in (query, key, value)
         )  # (n, H, C, W)
         keys = _keep(self.cache.keys[layer], group, key)
-        values = _keep(self.cache.values[layer], group, value)
+        kept = self.cache.values[layer]
+        values = _keep(kept, group, value) if kept.shape[-1] else keys[..., : value.shape[-1]]
         places = torch.arange(group.longest, device=query.device)[None]  # (1, S)
         bias = None if scoring.bias is None else scoring.bias(group.index, places)
         whole = group.start == 0 and scoring.window is None and scoring.pattern is None
@@ -296,7 +404,7 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | st
     torch.zeros writes them all; a cache for a long context would take its gigabytes at once.
     Places past a row's end are read under a mask, so they must be finite: not torch.empty.
     """
-    if torch.device(device).type != "cpu":
+    if torch.device(device).type != "cpu" or 0 in shape:
         return torch.zeros(shape, dtype=dtype, device=device)
     size = int(numpy.prod(shape)) * dtype.itemsize
     return torch.from_numpy(numpy.zeros(size, numpy.uint8)).view(dtype).view(shape)

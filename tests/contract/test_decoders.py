@@ -1,24 +1,29 @@
 """What every decoder must do, whatever it is made of."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from limner.models.decoder import Decoder
 from limner.models.families import find_family
+from limner.nn.mixture import Router
 from limner.nn.state import Documents
-from tests.families import DECODERS, VOCABULARY
+from tests.decoder_families import DECODERS
+from tests.families import VOCABULARY
+from tests.recurrent_families import OURS, PUBLISHED
 
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-CACHED = [
-    name for name in DECODERS if "dynamic" not in name
-]  # its keys depend on the text's length
+CLOSE: dict[str, Any] = {"atol": 3e-5, "rtol": 1e-5}
+MODELS = DECODERS | PUBLISHED | OURS
+CACHED = [name for name in MODELS if "dynamic" not in name]  # its keys depend on the text's length
 
 
 def tiny(name: str) -> Decoder:
     """A tiny network of a family with random weights."""
     torch.manual_seed(0)
-    fields = DECODERS[name]
+    fields = MODELS[name]
     network = find_family(fields["model_type"]).read_config(fields).build()
+    assert isinstance(network, Decoder)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(std=0.2)
@@ -60,25 +65,30 @@ def _text(row: int) -> int:
     return {3: 0, 1: 1, 0: 2}[row]
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_the_future_does_not_reach_the_past(name):
     network, tokens = tiny(name), some_tokens()
     changed = tokens.clone()
     changed[:, 9:] = (changed[:, 9:] + 1) % VOCABULARY
     before, after = network.logits(tokens), network.logits(changed)
-    assert torch.equal(before[:, :9], after[:, :9])
+    # An expert's matrix product rounds by how many tokens it got, so bits may differ in a mixture.
+    close = (
+        CLOSE if any(isinstance(m, Router) for m in network.modules()) else {"atol": 0, "rtol": 0}
+    )
+    torch.testing.assert_close(after[:, :9], before[:, :9], **close)
     assert not torch.allclose(before[:, 9:], after[:, 9:])
 
 
-@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_packed_documents_do_not_see_each_other(name):
-    network, (first, second) = tiny(name), some_tokens()
-    documents = torch.tensor([[0] * 15 + [1] * 15])
+    network, (first, second) = tiny(name), some_tokens(time=20)
+    second = second[:6]
+    documents = torch.tensor([[0] * 20 + [1] * 6])
     packed = network(torch.cat((first, second))[None], state=Documents(documents))[0]
-    torch.testing.assert_close(packed[:15], network(first[None])[0], **CLOSE)
-    torch.testing.assert_close(packed[15:], network(second[None])[0], **CLOSE)
+    torch.testing.assert_close(packed[:20], network(first[None])[0], **CLOSE)
+    torch.testing.assert_close(packed[20:], network(second[None])[0], **CLOSE)
 
 
 @pytest.mark.parametrize("name", CACHED)
@@ -94,7 +104,7 @@ def test_a_rewound_state_forgets(name):
     torch.testing.assert_close(again, network(tokens)[:, 6:], **CLOSE)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_gradient_flows_to_every_parameter(name):
     network = tiny(name).train()
     network.logits(some_tokens()).logsumexp(-1).sum().backward()
@@ -103,7 +113,7 @@ def test_gradient_flows_to_every_parameter(name):
     assert [name for name in still if not name.endswith("mixer.key.bias")] == []
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_the_loss_before_training_is_that_of_guessing(name):
     network, tokens = tiny(name), some_tokens(rows=8)

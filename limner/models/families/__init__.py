@@ -11,43 +11,73 @@ from difflib import get_close_matches
 from typing import Any, Protocol, cast
 
 from limner.models.families.gguf_fields import GGUFFields
+from limner.models.families.gguf_header import GGUFHeader
 from limner.models.network import NetworkConfig
 from limner.models.translation import Translation
 
 #: config.json's `model_type`: the family's file.
 FAMILIES = {
+    "albert": "albert",
+    "bart": "bart",
     "bert": "bert",
     "bloom": "bloom",
+    "cohere": "cohere",
+    "deberta-v2": "deberta",
+    "whisper": "whisper",
+    "vit": "vit",
+    "clip": "clip",
+    "llava": "llava",
     "deepseek_v2": "deepseek_v2",
     "deepseek_v3": "deepseek_v3",
+    "distilbert": "distilbert",
+    "electra": "electra",
+    "falcon": "falcon",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",
     "gpt_neox": "gpt_neox",
+    "gptj": "gptj",
+    "granite": "granite",
+    "limner_fixed_window": "fixed_window",
+    "limner_performer": "performer",
     "limner_recurrent": "recurrent",
+    "limner_transformer": "transformer",
     "llama": "llama",
     "mamba": "mamba",
+    "mamba2": "mamba2",
+    "marian": "bart",
+    "mbart": "bart",
     "mistral": "mistral",
     "mixtral": "mixtral",
+    "mt5": "t5",
+    "olmo2": "olmo2",
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3_moe",
-    "t5": "t5",
-    "mt5": "t5",
-    "bart": "bart",
-    "mbart": "bart",
-    "marian": "bart",
     "roberta": "roberta",
-    "distilbert": "distilbert",
-    "electra": "electra",
-    "albert": "albert",
+    "rwkv": "rwkv",
+    "smollm3": "smollm3",
+    "stablelm": "stablelm",
+    "t5": "t5",
 }
 
 #: GGUF's `general.architecture`: the family's file.
 GGUF_FAMILIES = {
+    "bert": "bert",
+    "bloom": "bloom",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3": "gemma3",
+    "gpt2": "gpt2",
+    "gptneox": "gpt_neox",
     "llama": "llama",
+    "phi3": "phi3",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3moe": "qwen3_moe",
+    "t5": "t5",
 }
 
 
@@ -75,6 +105,10 @@ class GGUFFamily(Protocol):
 
     def read_gguf(self, file: GGUFFields) -> NetworkConfig:
         """Our config from the metadata of a GGUF file."""
+        ...
+
+    def write_gguf(self, config: Any) -> GGUFHeader:
+        """The header of a GGUF file; ValueError for what llama.cpp would do otherwise."""
         ...
 
     def gguf_translations(self, config: Any) -> Iterator[Translation]:

@@ -102,7 +102,12 @@ class EncoderWords:
         )
 
     def read_heads(self, fields: Mapping[str, Any], norm: NormConfig) -> dict[str, HeadConfig]:
-        """The heads of the architecture that config.json names; ValueError if it is unknown."""
+        """The heads of the architecture that config.json names; ValueError if it is unknown.
+
+        An empty list, as is written for an encoder alone, names none.
+        """
+        if fields.get("architectures") == []:
+            return {}
         name = (fields.get("architectures") or [next(iter(self.architectures))])[0]
         if name not in self.architectures:
             known = ", ".join(self.architectures)

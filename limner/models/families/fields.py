@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from limner.models.block import BlockConfig
+from limner.models.decoder import DecoderConfig
+from limner.nn.attention import AttentionConfig
 from limner.nn.feedforward import Activation
 from limner.nn.rotary import (
     DynamicNTK,
@@ -15,6 +19,7 @@ from limner.nn.rotary import (
     RotaryConfig,
     Scaling,
     YaRN,
+    magnitude,
 )
 
 #: Their names of activations; the first of each of ours is the one written.
@@ -81,16 +86,12 @@ def _read_yarn(scaling: Mapping[str, Any], trained: int, context: int) -> YaRN:
     factor = scaling.get("factor") or context / trained
     gain = scaling.get("attention_factor")
     if gain is None:
-        gain = _mscale(factor, 1.0)
+        gain = magnitude(factor)
         if scaling.get("mscale") and scaling.get("mscale_all_dim"):
-            gain = _mscale(factor, scaling["mscale"]) / _mscale(factor, scaling["mscale_all_dim"])
+            gain = magnitude(factor, scaling["mscale"])
+            gain /= magnitude(factor, scaling["mscale_all_dim"])
     fast, slow = scaling.get("beta_fast") or 32.0, scaling.get("beta_slow") or 1.0
     return YaRN(factor, trained, fast, slow, gain, scaling.get("truncate", True))
-
-
-def _mscale(factor: float, weight: float) -> float:
-    """How YaRN sharpens the softmax for a context `factor` times longer."""
-    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def _read_longrope(scaling: Mapping[str, Any], fields: Mapping[str, Any], context: int) -> LongRope:
@@ -115,8 +116,14 @@ def write_rotary(rotary: RotaryConfig | None, head_width: int) -> dict[str, Any]
         "rope_scaling": write_scaling(rotary.scaling),
     }
     if rotary.width != head_width:
-        fields["partial_rotary_factor"] = rotary.width / head_width
+        fields["partial_rotary_factor"] = rotary_share(rotary.width, head_width)
     return fields
+
+
+def rotary_share(width: int, head_width: int) -> float:
+    """The share of a head that turns, which multiplied and cut to a whole number is `width`."""
+    share = width / head_width
+    return share if int(head_width * share) == width else math.nextafter(share, math.inf)
 
 
 def write_scaling(scaling: Scaling | None) -> dict[str, Any] | None:
@@ -154,3 +161,52 @@ def write_scaling(scaling: Scaling | None) -> dict[str, Any] | None:
 
 def _scaled(kind: str, context: int, **fields: Any) -> dict[str, Any]:
     return {"rope_type": kind, "original_max_position_embeddings": context, **fields}
+
+
+def change_mixers(
+    config: DecoderConfig, change: Callable[[AttentionConfig, int], AttentionConfig]
+) -> DecoderConfig:
+    """The config with the attention of each layer changed by its number."""
+
+    def changed(block: BlockConfig, layer: int) -> BlockConfig:
+        assert isinstance(block.mixer, AttentionConfig)
+        return replace(block, mixer=change(block.mixer, layer))
+
+    blocks = tuple(changed(block, layer) for layer, block in enumerate(config.blocks))
+    return replace(config, blocks=blocks)
+
+
+def read_layer_types(fields: Mapping[str, Any], sliding: Callable[[int], bool]) -> list[bool]:
+    """Which layers slide: as `layer_types` says, or else `sliding` of the layer's number."""
+    layers = fields["num_hidden_layers"]
+    named = fields.get("layer_types")
+    if named is None:
+        return [sliding(layer) for layer in range(layers)]
+    if len(named) != layers:
+        raise ValueError(f"layer_types names {len(named)} layers but there are {layers}")
+    return [kind == "sliding_attention" for kind in named]
+
+
+def write_layer_types(config: DecoderConfig) -> list[str]:
+    """The `layer_types` of a config."""
+    kinds = {True: "sliding_attention", False: "full_attention"}
+    return [kinds[attention_of(block).window is not None] for block in config.blocks]
+
+
+def attention_of(block: BlockConfig) -> AttentionConfig:
+    """The block's mixer, in families where it is attention."""
+    assert isinstance(block.mixer, AttentionConfig)
+    return block.mixer
+
+
+def write_window(config: DecoderConfig) -> int | None:
+    """The window of the layers that slide; None if none does."""
+    windows = [attention_of(block).window for block in config.blocks]
+    return next((window for window in windows if window is not None), None)
+
+
+def change_blocks(
+    config: DecoderConfig, change: Callable[[BlockConfig], BlockConfig]
+) -> DecoderConfig:
+    """The config with every layer changed alike."""
+    return replace(config, blocks=tuple(change(block) for block in config.blocks))

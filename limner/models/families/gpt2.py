@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019)."""
+"""GPT-2 (Radford et al. 2019) and, with sparse layers, the shape of GPT-3 (Brown et al. 2020)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 from limner.models.block import BlockConfig, ResidualConfig
 from limner.models.decoder import DecoderConfig
 from limner.models.families.fields import read_activation, write_activation
+from limner.models.families.gguf_fields import GGUFFields
+from limner.models.families.gguf_header import GGUFHeader, header_of
+from limner.models.families.gguf_tensors import tensors_of
 from limner.models.heads import LanguageHeadConfig
 from limner.models.translation import Translation, renamed, split, transposed
 from limner.nn.attention import AttentionConfig
 from limner.nn.embedding import EmbeddingConfig
 from limner.nn.feedforward import FeedForwardConfig
 from limner.nn.norms import NormConfig
+from limner.nn.sparse import Banded
 
 NAMES = {
     "transformer.wte.weight": "embedding.tokens.weight",
@@ -36,6 +40,7 @@ INPUT_FIRST = {
 }
 HEAD = {"lm_head.weight": "head.output.weight"}
 PREFIX = "transformer."
+SPARSE = "limner_sparse_attention"
 
 
 def read_config(fields: Mapping[str, Any]) -> DecoderConfig:
@@ -66,6 +71,7 @@ def _block(fields: Mapping[str, Any], layer: int, norm: NormConfig) -> BlockConf
             key_value_heads=heads,
             head_width=width // heads,
             scale=scale,
+            pattern=_pattern(fields, layer),
             query_bias=True,
             key_bias=True,
             value_bias=True,
@@ -77,6 +83,18 @@ def _block(fields: Mapping[str, Any], layer: int, norm: NormConfig) -> BlockConf
     )
 
 
+def _pattern(fields: Mapping[str, Any], layer: int) -> Banded | None:
+    """The sparse pattern of a layer: GPT-3 alternates dense and banded ones (Brown et al. 2020).
+
+    The field is ours, {"layers": [1, 3, ...], "band": 128, "stride": null}; transformers, which has
+    no GPT-3, would take all layers for dense.
+    """
+    sparse = fields.get(SPARSE)
+    if sparse is None or layer not in sparse["layers"]:
+        return None
+    return Banded(sparse["band"], sparse.get("stride"))
+
+
 def write_config(config: DecoderConfig) -> dict[str, Any]:
     """The fields of a config.json."""
     attention, feedforward, norm = config.blocks[0].mixer, config.blocks[0].feedforward, config.norm
@@ -86,7 +104,7 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
     scales = [
         block.mixer.scale for block in config.blocks if isinstance(block.mixer, AttentionConfig)
     ]
-    return {
+    return _write_patterns(config) | {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         "n_embd": config.width,
@@ -103,6 +121,17 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
     }
 
 
+def _write_patterns(config: DecoderConfig) -> dict[str, Any]:
+    mixers = [block.mixer for block in config.blocks]
+    patterns = [mixer.pattern for mixer in mixers if isinstance(mixer, AttentionConfig)]
+    layers = [layer for layer, pattern in enumerate(patterns) if pattern]
+    if not layers:
+        return {}
+    sparse = patterns[layers[0]]
+    assert sparse is not None
+    return {SPARSE: {"layers": layers, "band": sparse.band, "stride": sparse.stride}}
+
+
 def translations(config: DecoderConfig) -> Iterator[Translation]:
     """Every tensor of a checkpoint and the parameters it makes."""
     layers, width = len(config.blocks), config.width
@@ -114,3 +143,36 @@ def translations(config: DecoderConfig) -> Iterator[Translation]:
         for kind in ("weight", "bias"):
             ours = [f"{part}.{kind}" for part in parts]
             yield split(f"{fused}.{kind}", ours, [width] * 3, transpose=kind == "weight")
+
+
+def read_gguf(file: GGUFFields) -> DecoderConfig:
+    """Our config from the metadata of a GGUF file."""
+    return read_config(
+        {
+            "n_embd": file.value("embedding_length"),
+            "n_layer": file.value("block_count"),
+            "n_head": file.value("attention.head_count"),
+            "n_positions": file.rows("position_embd.weight"),
+            "n_inner": file.value("feed_forward_length"),
+            "layer_norm_epsilon": file.value("attention.layer_norm_epsilon"),
+            "vocab_size": file.rows("token_embd.weight"),
+            "tie_word_embeddings": not file.has("output.weight"),
+        }
+    )
+
+
+def write_gguf(config: DecoderConfig) -> GGUFHeader:
+    """The header of a GGUF file; ValueError for what llama.cpp's GPT-2 does not do."""
+    fields = write_config(config)
+    plain = fields["scale_attn_weights"] and not fields["scale_attn_by_inverse_layer_idx"]
+    if SPARSE in fields or not plain:
+        raise ValueError(
+            "sparse layers and scores not scaled by the head width alone have no GGUF form: "
+            "keep this model as a folder"
+        )
+    return header_of(config, "gpt2", ["gelu_tanh"])
+
+
+def gguf_translations(config: DecoderConfig) -> Iterator[Translation]:
+    """Every tensor of a GGUF file and the parameters it makes."""
+    return tensors_of(config, fused=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from limner.models.block import BlockConfig, ResidualConfig
@@ -13,39 +14,56 @@ from limner.models.families.fields import (
     write_activation,
     write_rotary,
 )
-from limner.models.families.gguf_fields import GGUFFields, read_gguf_rotary
+from limner.models.families.gguf_fields import GGUFFields, read_llama_fields
+from limner.models.families.gguf_header import GGUFHeader, header_of, within_window
+from limner.models.families.gguf_tensors import tensors_of
 from limner.models.heads import LanguageHeadConfig
-from limner.models.translation import Translation, interleaved_rows, renamed
+from limner.models.translation import (
+    Translation,
+    renamed,
+    renamed_in_layer,
+)
 from limner.nn.attention import AttentionConfig
 from limner.nn.embedding import EmbeddingConfig
 from limner.nn.feedforward import FeedForwardConfig
+from limner.nn.mixture import MixtureConfig, RouterConfig
 from limner.nn.norms import NormConfig
 
-NAMES = {
+STEM = {
     "model.embed_tokens.weight": "embedding.tokens.weight",
+    "model.norm.weight": "norm.weight",
+}
+HEAD = {"lm_head.weight": "head.output.weight"}
+NORMS = {
     "model.layers.{}.input_layernorm.weight": "blocks.{}.mix.before.weight",
+    "model.layers.{}.post_attention_layernorm.weight": "blocks.{}.feed.before.weight",
+}
+ATTENTION = {
     "model.layers.{}.self_attn.q_proj.weight": "blocks.{}.mixer.query.weight",
     "model.layers.{}.self_attn.k_proj.weight": "blocks.{}.mixer.key.weight",
     "model.layers.{}.self_attn.v_proj.weight": "blocks.{}.mixer.value.weight",
     "model.layers.{}.self_attn.o_proj.weight": "blocks.{}.mixer.output.weight",
-    "model.layers.{}.post_attention_layernorm.weight": "blocks.{}.feed.before.weight",
-    "model.layers.{}.mlp.gate_proj.weight": "blocks.{}.feedforward.gate.weight",
-    "model.layers.{}.mlp.up_proj.weight": "blocks.{}.feedforward.up.weight",
-    "model.layers.{}.mlp.down_proj.weight": "blocks.{}.feedforward.down.weight",
-    "model.norm.weight": "norm.weight",
 }
-ATTENTION_BIAS = {
+INPUT_BIAS = {
     "model.layers.{}.self_attn.q_proj.bias": "blocks.{}.mixer.query.bias",
     "model.layers.{}.self_attn.k_proj.bias": "blocks.{}.mixer.key.bias",
     "model.layers.{}.self_attn.v_proj.bias": "blocks.{}.mixer.value.bias",
-    "model.layers.{}.self_attn.o_proj.bias": "blocks.{}.mixer.output.bias",
+}
+OUTPUT_BIAS = {"model.layers.{}.self_attn.o_proj.bias": "blocks.{}.mixer.output.bias"}
+HEAD_NORMS = {
+    "model.layers.{}.self_attn.q_norm.weight": "blocks.{}.mixer.query_norm.weight",
+    "model.layers.{}.self_attn.k_norm.weight": "blocks.{}.mixer.key_norm.weight",
+}
+FEEDFORWARD = {
+    "model.layers.{}.mlp.gate_proj.weight": "blocks.{}.feedforward.gate.weight",
+    "model.layers.{}.mlp.up_proj.weight": "blocks.{}.feedforward.up.weight",
+    "model.layers.{}.mlp.down_proj.weight": "blocks.{}.feedforward.down.weight",
 }
 FEEDFORWARD_BIAS = {
     "model.layers.{}.mlp.gate_proj.bias": "blocks.{}.feedforward.gate.bias",
     "model.layers.{}.mlp.up_proj.bias": "blocks.{}.feedforward.up.bias",
     "model.layers.{}.mlp.down_proj.bias": "blocks.{}.feedforward.down.bias",
 }
-HEAD = {"lm_head.weight": "head.output.weight"}
 
 
 def read_config(fields: Mapping[str, Any]) -> DecoderConfig:
@@ -113,62 +131,61 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
 
 def translations(config: DecoderConfig) -> Iterator[Translation]:
     """Every tensor of a checkpoint and the parameters it makes."""
-    attention, feedforward = config.blocks[0].mixer, config.blocks[0].feedforward
-    assert isinstance(attention, AttentionConfig)
-    assert isinstance(feedforward, FeedForwardConfig)
-    names = dict(NAMES)
-    names |= ATTENTION_BIAS if attention.query_bias else {}
-    names |= FEEDFORWARD_BIAS if feedforward.bias else {}
-    names |= {} if config.head.tied else HEAD
-    return renamed(names, len(config.blocks))
+    return translations_with(config, NORMS)
 
 
-GGUF_NAMES = {
-    "token_embd.weight": "embedding.tokens.weight",
-    "blk.{}.attn_norm.weight": "blocks.{}.mix.before.weight",
-    "blk.{}.attn_v.weight": "blocks.{}.mixer.value.weight",
-    "blk.{}.attn_output.weight": "blocks.{}.mixer.output.weight",
-    "blk.{}.ffn_norm.weight": "blocks.{}.feed.before.weight",
-    "blk.{}.ffn_gate.weight": "blocks.{}.feedforward.gate.weight",
-    "blk.{}.ffn_up.weight": "blocks.{}.feedforward.up.weight",
-    "blk.{}.ffn_down.weight": "blocks.{}.feedforward.down.weight",
-    "output_norm.weight": "norm.weight",
-}
-GGUF_HEAD = {"output.weight": "head.output.weight"}
+def translations_with(
+    config: DecoderConfig, norms: Mapping[str, str], stem: Mapping[str, str] = STEM
+) -> Iterator[Translation]:
+    """Llama's tensors, but with these `norms` in a layer and this `stem` besides the layers."""
+    yield from renamed(dict(stem) | ({} if config.head.tied else HEAD), 1)
+    for layer, block in enumerate(config.blocks):
+        assert isinstance(block.mixer, AttentionConfig)
+        assert isinstance(block.feedforward, FeedForwardConfig)
+        names = attention_names(block.mixer) | feedforward_names(block.feedforward)
+        yield from renamed_in_layer(dict(norms) | names, layer)
+
+
+def attention_names(config: AttentionConfig) -> dict[str, str]:
+    """The tensors of attention with these settings."""
+    names = dict(ATTENTION)
+    names |= INPUT_BIAS if config.query_bias else {}
+    names |= OUTPUT_BIAS if config.output_bias else {}
+    return names | (HEAD_NORMS if config.head_norm else {})
+
+
+def feedforward_names(config: FeedForwardConfig) -> dict[str, str]:
+    """The tensors of a feed-forward with these settings."""
+    return FEEDFORWARD | (FEEDFORWARD_BIAS if config.bias else {})
 
 
 def read_gguf(file: GGUFFields) -> DecoderConfig:
-    """Our config from the metadata of a GGUF file."""
-    heads = file.value("attention.head_count")
-    width = file.value("embedding_length")
-    head_width = file.value("attention.key_length", width // heads)
-    fields = {
-        "hidden_size": width,
-        "num_attention_heads": heads,
-        "num_key_value_heads": file.value("attention.head_count_kv", heads),
-        "head_dim": head_width,
-        "rms_norm_eps": file.value("attention.layer_norm_rms_epsilon"),
-        "intermediate_size": file.value("feed_forward_length"),
-        "vocab_size": file.rows("token_embd.weight"),
-        "num_hidden_layers": file.value("block_count"),
-        "max_position_embeddings": file.value("context_length"),
-        "tie_word_embeddings": not file.has("output.weight"),
-        **read_gguf_rotary(file, head_width),
+    """Our config from the metadata of a GGUF file; those of Mixtral say that they are Llama."""
+    biases = {
+        "attention_bias": file.has("blk.0.attn_q.bias"),
+        "mlp_bias": file.has("blk.0.ffn_up.bias"),
     }
-    return read_config(fields)
+    config = read_config(read_llama_fields(file) | biases)
+    experts = file.value("expert_count", 0)
+    if not experts:
+        return config
+    dense = config.blocks[0].feedforward
+    assert isinstance(dense, FeedForwardConfig)
+    router = RouterConfig(experts, file.value("expert_used_count"))
+    mixture = MixtureConfig(router, dense.width, dense.activation)
+    blocks = tuple(replace(block, feedforward=mixture) for block in config.blocks)
+    return replace(config, family="mixtral", blocks=blocks)
+
+
+def write_gguf(config: DecoderConfig) -> GGUFHeader:
+    """The header of a GGUF file.
+
+    llama.cpp does not slide in files of Llama's kind (Mistral), so the context ends with the
+    window.
+    """
+    return header_of(within_window(config), "llama", ["silu"])
 
 
 def gguf_translations(config: DecoderConfig) -> Iterator[Translation]:
     """Every tensor of a GGUF file and the parameters it makes."""
-    attention = config.blocks[0].mixer
-    assert isinstance(attention, AttentionConfig)
-    names = GGUF_NAMES | ({} if config.head.tied else GGUF_HEAD)
-    yield from renamed(names, len(config.blocks))
-    for layer in range(len(config.blocks)):
-        for theirs, ours, heads in (
-            ("attn_q", "query", attention.heads),
-            ("attn_k", "key", attention.key_value_heads),
-        ):
-            yield interleaved_rows(
-                f"blk.{layer}.{theirs}.weight", f"blocks.{layer}.mixer.{ours}.weight", heads
-            )
+    return tensors_of(config, permuted=True)

@@ -10,6 +10,8 @@ from limner.models.decoder import DecoderConfig
 from limner.models.encoder import EncoderConfig
 from limner.models.encoder_decoder import EncoderDecoderConfig
 from limner.models.families.fields import read_activation, write_activation
+from limner.models.families.gguf_fields import GGUFFields
+from limner.models.families.gguf_header import GGUFHeader
 from limner.models.heads import LanguageHeadConfig
 from limner.models.translation import Translation, renamed
 from limner.nn.attention import AttentionConfig
@@ -173,3 +175,117 @@ def _stack(
     yield from renamed(names, len(blocks))
     table = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     yield Translation((table,), (f"{side}.relative.table.weight",))
+
+
+#: Within a layer of a GGUF file.
+GGUF_LAYER = {
+    "attn_norm": "mix.before",
+    "attn_q": "mixer.query",
+    "attn_k": "mixer.key",
+    "attn_v": "mixer.value",
+    "attn_o": "mixer.output",
+    "ffn_norm": "feed.before",
+    "ffn_up": "feedforward.up",
+    "ffn_down": "feedforward.down",
+}
+GGUF_GATE = {"ffn_gate": "feedforward.gate"}
+GGUF_CROSS = {
+    "cross_attn_norm": "cross_mix.before",
+    "cross_attn_q": "cross.query",
+    "cross_attn_k": "cross.key",
+    "cross_attn_v": "cross.value",
+    "cross_attn_o": "cross.output",
+}
+#: What llama.cpp takes for granted.
+GGUF_FURTHEST = 128
+
+
+def read_gguf(file: GGUFFields) -> EncoderDecoderConfig:
+    """Our config from the metadata of a GGUF file."""
+    layers = file.value("block_count")
+    tied = not file.has("output.weight")
+    return read_config(
+        {
+            "d_model": file.value("embedding_length"),
+            "d_kv": file.value("attention.key_length"),
+            "d_ff": file.value("feed_forward_length"),
+            "num_layers": layers,
+            "num_decoder_layers": file.value("decoder_block_count", layers),
+            "num_heads": file.value("attention.head_count"),
+            "relative_attention_num_buckets": file.value("attention.relative_buckets_count"),
+            "relative_attention_max_distance": GGUF_FURTHEST,
+            "layer_norm_epsilon": file.value("attention.layer_norm_rms_epsilon"),
+            "feed_forward_proj": "gated-gelu" if file.has("enc.blk.0.ffn_gate.weight") else "relu",
+            "vocab_size": file.rows("token_embd.weight"),
+            "decoder_start_token_id": file.value("decoder_start_token_id", 0),
+            "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id", 0),
+            "tie_word_embeddings": tied,
+            "scale_decoder_outputs": tied,
+        }
+    )
+
+
+def write_gguf(config: EncoderDecoderConfig) -> GGUFHeader:
+    """The header of a GGUF file; ValueError for what llama.cpp would do otherwise.
+
+    llama.cpp leaves out the scale of a tied head: the order of its logits is right, their spread is
+    the root of the width too large.
+    """
+    fields = write_config(config)
+    _refuse_other_kinds(fields)
+    values = {
+        "context_length": config.context,
+        "embedding_length": config.width,
+        "feed_forward_length": fields["d_ff"],
+        "block_count": fields["num_layers"],
+        "decoder_block_count": fields["num_decoder_layers"],
+        "vocab_size": config.vocabulary,
+        "attention.head_count": fields["num_heads"],
+        "attention.key_length": fields["d_kv"],
+        "attention.value_length": fields["d_kv"],
+        "attention.layer_norm_epsilon": fields["layer_norm_epsilon"],
+        "attention.layer_norm_rms_epsilon": fields["layer_norm_epsilon"],
+        "attention.relative_buckets_count": fields["relative_attention_num_buckets"],
+        "decoder_start_token_id": config.start,
+    }
+    metadata = {f"t5.{name}": value for name, value in values.items()}
+    return GGUFHeader({"general.architecture": "t5"} | metadata)
+
+
+def _refuse_other_kinds(fields: Mapping[str, Any]) -> None:
+    if fields["feed_forward_proj"] not in ("relu", "gated-gelu"):
+        raise ValueError(
+            f"the feed-forward is '{fields['feed_forward_proj']}' but llama.cpp knows 'relu' and "
+            "'gated-gelu': this model has no GGUF form"
+        )
+    if fields["relative_attention_max_distance"] != GGUF_FURTHEST:
+        raise ValueError(
+            "relative_attention_max_distance is "
+            f"{fields['relative_attention_max_distance']} but llama.cpp would take "
+            f"{GGUF_FURTHEST}: this model has no GGUF form"
+        )
+
+
+def gguf_translations(config: EncoderDecoderConfig) -> Iterator[Translation]:
+    """Every tensor of a GGUF file and the parameters it makes."""
+    stem = {"token_embd.weight": "decoder.embedding.tokens.weight"}
+    if not config.decoder.head.tied:
+        stem["output.weight"] = "decoder.head.output.weight"
+    yield from renamed(stem, 1)
+    feedforward = config.blocks[0].feedforward
+    assert isinstance(feedforward, FeedForwardConfig)
+    layer = GGUF_LAYER | (GGUF_GATE if feedforward.gated else {})
+    yield from _gguf_stack("enc", "encoder", layer, len(config.encoder.blocks))
+    yield from _gguf_stack("dec", "decoder", layer | GGUF_CROSS, len(config.blocks))
+
+
+def _gguf_stack(
+    prefix: str, side: str, layer: Mapping[str, str], layers: int
+) -> Iterator[Translation]:
+    names = {
+        f"{prefix}.output_norm.weight": f"{side}.norm.weight",
+        f"{prefix}.blk.0.attn_rel_b.weight": f"{side}.relative.table.weight",
+    }
+    for theirs, ours in layer.items():
+        names[f"{prefix}.blk.{{}}.{theirs}.weight"] = f"{side}.blocks.{{}}.{ours}.weight"
+    return renamed(names, layers)
