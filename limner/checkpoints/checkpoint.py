@@ -194,7 +194,7 @@ def save_folder(
     folder.mkdir(parents=True, exist_ok=True)
     dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
     write_safetensors(
-        _their_tensors(family.translations(config), named_tensors(network)),
+        their_tensors(family.translations(config), named_tensors(network)),
         folder,
         max_shard_bytes,
     )
@@ -207,7 +207,7 @@ def save_folder(
     staged.replace(folder / "config.json")
 
 
-def _their_tensors(
+def their_tensors(
     translations: Iterator[Translation], parameters: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
     for rule in translations:

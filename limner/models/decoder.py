@@ -5,15 +5,15 @@ B batch, T time, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor, nn
 
 from limner.models.ahead import Predictor
 from limner.models.block import Block, BlockConfig
-from limner.models.heads import LanguageHeadConfig
+from limner.models.heads import HeadConfig, LanguageHeadConfig
 from limner.models.network import Network
 from limner.nn.embedding import EmbeddingConfig
 from limner.nn.norms import NormConfig
@@ -28,7 +28,8 @@ class DecoderConfig:
 
     `family` names the file in `families/` that reads and writes it; nothing else looks at it.
     `context` is the longest text it was made for. `relative` is a bias by distance for all layers.
-    `predictors` look one token further each (multi-token prediction).
+    `predictors` look one token further each (multi-token prediction). `heads` stand beside that of
+    language: "sequence", "tokens", "span", "reward", "value".
     """
 
     family: str
@@ -40,6 +41,7 @@ class DecoderConfig:
     norm: NormConfig | None = None
     relative: RelativeBiasConfig | None = None
     predictors: tuple[BlockConfig, ...] = ()
+    heads: Mapping[str, HeadConfig] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> int:
@@ -80,6 +82,12 @@ class Decoder(Network):
         self.relative = config.relative.build() if config.relative else None
         self.norm = config.norm.build(config.width) if config.norm else None
         self.head = config.head.build(config.width, config.embedding)
+        self.heads = nn.ModuleDict(
+            {
+                name: head.build(config.width, config.embedding)
+                for name, head in config.heads.items()
+            }
+        )
         self.predictors: Sequence[Predictor] = nn.ModuleList(  # type: ignore[assignment]
             Predictor(config.width, depth, block, config.norm or NormConfig())
             for depth, block in enumerate(config.predictors)

@@ -20,6 +20,14 @@ from limner.nn.state import CacheShape, State
 
 
 @dataclass(frozen=True)
+class RemovedHeads:
+    """Query heads that were taken out, by their first numbers; key-value heads there were."""
+
+    heads: tuple[int, ...]
+    key_value_heads: int
+
+
+@dataclass(frozen=True)
 class AttentionConfig:
     """Heads, their width, positions, and how scores are made.
 
@@ -27,7 +35,7 @@ class AttentionConfig:
     `scale` None is 1 / sqrt(head width). `head_norm` normalises each query and key head (Qwen 3).
     `norm_together` normalises the heads of a token as one vector instead (OLMo 2).
     `alibi` biases scores by distance; `relative` by what the stack has learnt of distances (T5);
-    `pattern` lists what may be seen of the past (GPT-3).
+    `pattern` lists what may be seen of the past (GPT-3). `heads` no longer counts those `removed`.
     """
 
     heads: int
@@ -43,6 +51,7 @@ class AttentionConfig:
     pattern: Banded | None = None
     head_norm: NormConfig | None = None
     norm_together: bool = False
+    removed: RemovedHeads | None = None
     query_bias: bool = False
     key_bias: bool = False
     value_bias: bool = False

@@ -10,6 +10,7 @@ from limner.models.counting import (
     operations_per_token,
     parameters_by_part,
 )
+from limner.models.decoder import Decoder
 from limner.models.families import find_family
 
 LLAMA = {
@@ -38,6 +39,12 @@ CONFIGS = {
 }
 
 
+def decoder(name):
+    network = on_meta(CONFIGS[name])
+    assert isinstance(network, Decoder)
+    return network
+
+
 def test_known_models_have_their_known_sizes():
     assert count_parameters(on_meta(CONFIGS["llama"])) == 134_515_008
     assert count_parameters(on_meta(CONFIGS["gpt2"])) == 124_439_808
@@ -59,7 +66,7 @@ def test_the_parts_of_a_llama():
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("length", [1, 700])
 def test_operations_are_those_that_pytorch_counts(name, length):
-    network = on_meta(CONFIGS[name])
+    network = decoder(name)
     cache = network.new_cache(rows=1, capacity=length)
     cache.lengths = [length - 1]
     token = torch.zeros(1, 1, dtype=torch.long, device="meta")
@@ -69,7 +76,7 @@ def test_operations_are_those_that_pytorch_counts(name, length):
 
 
 def test_a_cache_keeps_keys_and_values_of_every_layer():
-    assert cache_bytes(on_meta(CONFIGS["llama"]), 8192, 2) == 8192 * 30 * 2 * 3 * 64 * 2
+    assert cache_bytes(decoder("llama"), 8192, 2) == 8192 * 30 * 2 * 3 * 64 * 2
 
 
 def test_large_numbers_are_abbreviated():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from types import ModuleType
 from typing import Any, Protocol, cast
 
 from limner.models.families.gguf_fields import GGUFFields
@@ -118,7 +119,10 @@ class GGUFFamily(Protocol):
 
 def find_family(model_type: str) -> Family:
     """The family of a config.json's `model_type`; ValueError names the nearest known."""
-    return cast("Family", _find(model_type, FAMILIES, "model type"))
+    # Not at the top: the file imports families' files, and so this one.
+    from limner.models.families.additions import WithAdditions
+
+    return WithAdditions(_find(model_type, FAMILIES, "model type"))
 
 
 def find_gguf_family(architecture: str) -> GGUFFamily:
@@ -126,7 +130,7 @@ def find_gguf_family(architecture: str) -> GGUFFamily:
     return cast("GGUFFamily", _find(architecture, GGUF_FAMILIES, "GGUF architecture"))
 
 
-def _find(name: str, known: Mapping[str, str], what: str) -> object:
+def _find(name: str, known: Mapping[str, str], what: str) -> ModuleType:
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""

@@ -37,6 +37,8 @@ NAMES = {
 }
 HEAD = {"lm_head.weight": "head.output.weight"}
 PREFIX = "transformer."
+#: Where classes of tokens are kept.
+TOKEN_SCORES = "classifier"
 
 
 def read_config(fields: Mapping[str, Any]) -> DecoderConfig:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from limner.models.block import BlockConfig, ResidualConfig
+from limner.models.decoder import DecoderConfig
 from limner.models.encoder import EncoderConfig
 from limner.models.families.fields import read_activation, write_activation
 from limner.models.heads import ClassifierConfig, HeadConfig, LanguageHeadConfig
@@ -179,7 +180,7 @@ def count_labels(fields: Mapping[str, Any]) -> int:
     return len(table) if table else int(fields.get("num_labels", 2))
 
 
-def write_labels(config: EncoderConfig) -> dict[str, Any]:
+def write_labels(config: EncoderConfig | DecoderConfig) -> dict[str, Any]:
     """The table of labels, where a head has them."""
     for head in config.heads.values():
         if isinstance(head, ClassifierConfig) and head.labels:

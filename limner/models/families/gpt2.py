@@ -8,7 +8,7 @@ from typing import Any
 
 from limner.models.block import BlockConfig, ResidualConfig
 from limner.models.decoder import DecoderConfig
-from limner.models.families.fields import read_activation, write_activation
+from limner.models.families.fields import attention_of, read_activation, write_activation
 from limner.models.families.gguf_fields import GGUFFields
 from limner.models.families.gguf_header import GGUFHeader, header_of
 from limner.models.families.gguf_tensors import tensors_of
@@ -40,6 +40,8 @@ INPUT_FIRST = {
 }
 HEAD = {"lm_head.weight": "head.output.weight"}
 PREFIX = "transformer."
+#: Where classes of tokens are kept.
+TOKEN_SCORES = "classifier"
 SPARSE = "limner_sparse_attention"
 
 
@@ -134,15 +136,17 @@ def _write_patterns(config: DecoderConfig) -> dict[str, Any]:
 
 def translations(config: DecoderConfig) -> Iterator[Translation]:
     """Every tensor of a checkpoint and the parameters it makes."""
-    layers, width = len(config.blocks), config.width
+    layers = len(config.blocks)
     yield from renamed(NAMES | ({} if config.head.tied else HEAD), layers)
     yield from transposed(INPUT_FIRST, layers)
     for layer in range(layers):
+        attention = attention_of(config.blocks[layer])
+        inner = attention.heads * attention.head_width
         fused = f"transformer.h.{layer}.attn.c_attn"
         parts = [f"blocks.{layer}.mixer.{part}" for part in ("query", "key", "value")]
         for kind in ("weight", "bias"):
             ours = [f"{part}.{kind}" for part in parts]
-            yield split(f"{fused}.{kind}", ours, [width] * 3, transpose=kind == "weight")
+            yield split(f"{fused}.{kind}", ours, [inner] * 3, transpose=kind == "weight")
 
 
 def read_gguf(file: GGUFFields) -> DecoderConfig:

@@ -42,6 +42,8 @@ NAMES = {
 ATTENTION_BIAS = {"gpt_neox.layers.{}.attention.dense.bias": "blocks.{}.mixer.output.bias"}
 HEAD = {"embed_out.weight": "head.output.weight"}
 PREFIX = "gpt_neox."
+#: Where classes of tokens are kept.
+TOKEN_SCORES = "classifier"
 
 
 def read_config(fields: Mapping[str, Any]) -> DecoderConfig:

@@ -1,0 +1,241 @@
+"""Writing GGUF files that llama.cpp opens: header, tokenizer and weights, all or nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf.quants import quantize
+from numpy.typing import NDArray
+from torch import Tensor
+
+from limner.checkpoints.checkpoint import named_tensors, their_tensors
+from limner.checkpoints.disk import (
+    explain_full_disk,
+    require_space,
+    staging_folder,
+    sync_folder,
+)
+from limner.models.families import GGUF_FAMILIES, GGUFFamily, find_family
+from limner.models.families.gguf_header import GGUFHeader
+from limner.models.network import Network
+from limner.models.translation import Translation
+from limner.tokenizers import Tokenizer
+from limner.tokenizers.gguf_writing import tokenizer_to_gguf
+
+log = logging.getLogger(__name__)
+
+#: The formats that can be written, and what the file as a whole is called then.
+FORMATS: Mapping[str, LlamaFileType] = {
+    "F32": LlamaFileType.ALL_F32,
+    "F16": LlamaFileType.MOSTLY_F16,
+    "BF16": LlamaFileType.MOSTLY_BF16,
+    "Q8_0": LlamaFileType.MOSTLY_Q8_0,
+    "Q5_1": LlamaFileType.MOSTLY_Q5_1,
+    "Q5_0": LlamaFileType.MOSTLY_Q5_0,
+    "Q4_1": LlamaFileType.MOSTLY_Q4_1,
+    "Q4_0": LlamaFileType.MOSTLY_Q4_0,
+}
+#: Small tables that llama.cpp takes in F32 only, or keeps so, by the last part of their names.
+PRECISE = ("ffn_gate_inp", "position_embd", "token_types", "attn_rel_b")
+#: Tables of the vocabulary; the finest block format is as coarse as llama.cpp makes those that
+#: logits are computed from.
+OUTPUTS = ("output.weight",)
+TABLE = "token_embd.weight"
+QUANTIZATION_VERSION = 2
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the table of tensors."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: GGMLQuantizationType
+
+    @property
+    def bytes(self) -> int:
+        weights, size = GGML_QUANT_SIZES[self.format]
+        return prod(self.shape) // weights * size
+
+
+def save_gguf(
+    network: Network,
+    path: Path,
+    tokenizer: Tokenizer | None = None,
+    format: str = "F16",
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a GGUF file that llama.cpp opens.
+
+    Tensors are encoded one at a time, so never two copies of the model exist. Norms, biases and
+    other small tables are F32 in every format. Rows that no block divides are F16, and the table
+    that logits are computed from is at least Q8_0, as llama.cpp does in its way.
+
+    Args:
+        network: of a family that llama.cpp knows.
+        path: the file; one that is there is replaced when the new one is complete.
+        tokenizer: the model's; without it the file holds token ids only.
+        format: a key of `FORMATS`.
+        metadata: more keys for the header.
+        progress: called with (tensors written, tensors in all).
+
+    Raises:
+        ValueError: the format is unknown, or llama.cpp would compute or tokenize otherwise.
+        OSError: the disk is full.
+    """
+    _check_format(format)
+    family = _family_of(network)
+    header = family.write_gguf(network.config)
+    translations = tuple(family.gguf_translations(network.config))
+    rows = list(_table(network, header, translations, format))
+    fields = {**_general(path, format), **header.metadata, **_vocabulary(network, tokenizer)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    needed = sum(row.bytes for row in rows)
+    require_space(path.parent, needed, "a GGUF file")
+    staging = staging_folder(path.parent, f".{path.name}.unfinished")
+    with staging as folder, explain_full_disk(path.parent, needed, "a GGUF file"):
+        tensors = _tensors(header, translations, named_tensors(network))
+        _write(folder / "model.gguf", fields | dict(metadata or {}), rows, tensors, progress)
+        os.replace(folder / "model.gguf", path)
+        sync_folder(path.parent)
+
+
+def _check_format(format: str) -> None:
+    if format in FORMATS:
+        return
+    reason = "cannot be written" if format in GGMLQuantizationType.__members__ else "is unknown"
+    hint = ": make it of an F16 file with llama-quantize" if reason.startswith("cannot") else ""
+    raise ValueError(
+        f"the GGUF format '{format}' {reason}{hint}; those written are {', '.join(FORMATS)}"
+    )
+
+
+def _family_of(network: Network) -> GGUFFamily:
+    name = network.config.family
+    family = find_family(name)
+    if not hasattr(family, "write_gguf"):
+        known = ", ".join(sorted(set(GGUF_FAMILIES.values())))
+        raise ValueError(f"models of the family '{name}' have no GGUF form; these have: {known}")
+    return cast("GGUFFamily", family)
+
+
+def _general(path: Path, format: str) -> dict[str, Any]:
+    return {
+        "general.type": "model",
+        "general.name": path.stem,
+        "general.file_type": int(FORMATS[format]),
+        "general.quantization_version": QUANTIZATION_VERSION,
+    }
+
+
+def _vocabulary(network: Network, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    if tokenizer is None:
+        return {"tokenizer.ggml.model": "none"}
+    return tokenizer_to_gguf(tokenizer, network.config.vocabulary)
+
+
+def _table(
+    network: Network, header: GGUFHeader, translations: tuple[Translation, ...], format: str
+) -> Iterator[_Row]:
+    """Names, shapes and formats of all tensors, worked out without computing any."""
+    shapes = {name: tensor.to("meta") for name, tensor in named_tensors(network).items()}
+    named = dict(_tensors(header, translations, shapes))
+    for name, tensor in named.items():
+        tied = OUTPUTS[0] not in named
+        yield _Row(name, tuple(tensor.shape), _format_of(name, tensor.shape, format, tied))
+
+
+def _format_of(name: str, shape: torch.Size, format: str, tied: bool) -> GGMLQuantizationType:
+    stem = name.removesuffix(".weight").rpartition(".")[2]
+    if len(shape) < 2 or stem in PRECISE or stem.endswith("norm"):
+        return GGMLQuantizationType.F32
+    if name in OUTPUTS or (tied and name == TABLE):
+        format = "Q8_0" if format.startswith("Q") else format
+    weights, _ = GGML_QUANT_SIZES[GGMLQuantizationType[format]]
+    return GGMLQuantizationType[format if shape[-1] % weights == 0 else "F16"]
+
+
+def _tensors(
+    header: GGUFHeader, translations: tuple[Translation, ...], ours: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    yield from header.tensors.items()
+    yield from their_tensors(iter(translations), ours)
+
+
+def _write(
+    path: Path,
+    fields: Mapping[str, Any],
+    rows: list[_Row],
+    tensors: Iterator[tuple[str, Tensor]],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    writer = GGUFWriter(path, fields["general.architecture"])
+    for key, value in fields.items():
+        _add(writer, key, value)
+    for row in rows:
+        kind = np.dtype(np.float32)  # overruled by the raw type
+        writer.add_tensor_info(row.name, row.shape, kind, row.bytes, row.format)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for number, (row, (name, tensor)) in enumerate(zip(rows, tensors, strict=True), start=1):
+            assert row.name == name
+            writer.write_tensor_data(_encode(row, tensor))
+            if progress is not None:
+                progress(number, len(rows))
+        _sync(writer)
+    finally:
+        writer.close()
+
+
+def _sync(writer: GGUFWriter) -> None:
+    assert writer.fout is not None
+    for file in writer.fout:
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _add(writer: GGUFWriter, key: str, value: object) -> None:
+    """Add one key; whole numbers are uint32, others float32, as llama.cpp asks for."""
+    if key == "general.architecture":  # added by the writer itself
+        return
+    match value:
+        case bool():
+            writer.add_bool(key, value)
+        case int():
+            writer.add_uint32(key, value)
+        case float():
+            writer.add_float32(key, value)
+        case str():
+            writer.add_string(key, value)
+        case list() | bytes():
+            writer.add_array(key, value)
+        case _:
+            raise AssertionError(f"{key} is {value!r}")
+
+
+def _encode(row: _Row, tensor: Tensor) -> Array:
+    """The numbers of a tensor in the format of its row."""
+    plain = tensor.detach().to("cpu", torch.float32).contiguous()
+    if row.format == GGMLQuantizationType.F16:
+        largest = plain.abs().max().item() if plain.numel() else 0.0
+        if largest > torch.finfo(torch.float16).max:
+            raise ValueError(
+                f"'{row.name}' holds {largest:g}, more than F16 can: write BF16 or F32"
+            )
+    encoded: Array = quantize(plain.numpy(), row.format)
+    return encoded

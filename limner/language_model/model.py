@@ -1,0 +1,232 @@
+"""Text in, text out.
+
+T time, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from limner.config import nearest
+from limner.inference.engine import Engine
+from limner.inference.sampling import Sampling
+from limner.language_model.completion import Completion
+from limner.language_model.distribution import Distribution
+from limner.language_model.memory import rows_that_fit
+from limner.language_model.stream import Stream, completion
+from limner.models.counting import abbreviate, count_parameters
+from limner.models.decoder import Decoder, DecoderConfig
+from limner.tokenizers import IncrementalDecoder, Tokenizer
+
+Messages = Sequence[Mapping[str, Any]]
+
+#: Answers computed side by side.
+ROWS = 16
+
+
+class LanguageModel:
+    """A decoder with its tokenizer; it answers chats, so it is a ChatModel as well.
+
+    Sampling options everywhere are the fields of `limner.Sampling`. One not given is what the
+    checkpoint's generation_config.json says, and otherwise Sampling's own default.
+
+    Not to be shared between threads.
+
+    Args:
+        name: what it is called.
+        network: the decoder.
+        tokenizer: its tokenizer.
+        defaults: sampling options where the caller gives none.
+        context: the longest prompt and answer, in tokens; the network's own if not given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        context: int | None = None,
+    ) -> None:
+        self.name, self.network, self.tokenizer = name, network, tokenizer
+        self.context = network.config.context if context is None else context
+        if not 2 <= self.context <= network.config.context:
+            raise ValueError(
+                f"context must be from 2 to {network.config.context}, which is what '{name}' was "
+                f"made for, not {self.context}"
+            )
+        self.defaults = dict(defaults or {})
+
+    def __repr__(self) -> str:
+        return (
+            f"LanguageModel('{self.name}', {abbreviate(count_parameters(self.network))} parameters)"
+        )
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The network's config."""
+        return self.network.config
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Computes the answers; made when first needed, since it reserves memory for the cache."""
+        return Engine(
+            self.network,
+            rows=rows_that_fit(self.network, self.context, ROWS),
+            capacity=self.context,
+            end_tokens=self.tokenizer.stop_ids,
+        )
+
+    # Going on from a text
+
+    @overload
+    def generate(self, prompt: str, **options: Any) -> Completion: ...
+
+    @overload
+    def generate(self, prompt: Sequence[str], **options: Any) -> list[Completion]: ...
+
+    def generate(
+        self, prompt: str | Sequence[str], **options: Any
+    ) -> Completion | list[Completion]:
+        """Continue a text, or several at once, exactly as each would be alone.
+
+        Raises:
+            TypeError: an unknown option; the nearest right name is suggested.
+            ValueError: an option out of range, or a prompt that is empty or too long.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        tokens = [self.encode(text) for text in prompts]
+        sequences = self.engine.generate(
+            tokens, self.sampling(**options), new_decoder=self._new_decoder
+        )
+        answers = [completion(sequence, self.tokenizer) for sequence in sequences]
+        return answers[0] if isinstance(prompt, str) else answers
+
+    def stream(self, prompt: str, **options: Any) -> Stream:
+        """Continue a text, piece by piece. Raises at once, as `generate` does."""
+        return self._stream(self.encode(prompt), options)
+
+    # Answering
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Completion:
+        """Answer a conversation.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}``, the last usually the user's.
+            tools: JSON schemas of functions that the model may call.
+            template: further variables of the chat template.
+            options: sampling options.
+
+        Raises as `generate` does, and ValueError if the model has no chat template or the template
+        refuses the messages.
+        """
+        with self.stream_chat(messages, tools=tools, template=template, **options) as stream:
+            for _ in stream:
+                pass
+        return stream.completion
+
+    #: The ChatModel protocol's name.
+    reply = chat
+
+    def stream_chat(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Stream:
+        """Answer a conversation, piece by piece. Takes and raises what `chat` does."""
+        given: object = messages
+        if isinstance(given, str):
+            raise ValueError(
+                "messages must be a list such as [{'role': 'user', 'content': ...}], not a string; "
+                "to continue a text use generate or stream"
+            )
+        conversation = self.tokenizer.apply_chat(messages, tools=tools, **dict(template or {}))
+        return self._stream(conversation.ids, options)
+
+    # Looking inside
+
+    @torch.inference_mode()
+    def logits(self, prompt: str | Sequence[int]) -> Tensor:
+        """Logits (T, V) after each token of a text, or of token ids (T,).
+
+        Raises ValueError if it is empty or longer than the context.
+        """
+        tokens = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if not 0 < len(tokens) <= self.context:
+            raise ValueError(
+                f"the text has {len(tokens)} tokens, but must have from 1 to {self.context}"
+            )
+        device = self.network.embedding.tokens.weight.device
+        return self.network.logits(torch.tensor([tokens], device=device))[0]
+
+    def next_token(self, prompt: str | Sequence[int]) -> Distribution:
+        """The probabilities of the token after a text, before any sampling option."""
+        return Distribution(self.logits(prompt)[-1], self.tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text, with what the model's input begins with; an empty one is its start.
+
+        Raises ValueError if that leaves nothing to go on from.
+        """
+        tokens = self.tokenizer.encode(text)
+        if tokens:
+            return tokens
+        if self.tokenizer.bos_id is None:
+            raise ValueError("the prompt is empty: give the model a text to go on from")
+        return [self.tokenizer.bos_id]
+
+    def sampling(self, **options: Any) -> Sampling:
+        """These options over the model's defaults.
+
+        Raises TypeError for an unknown one, ValueError for one out of range.
+        """
+        names = [field.name for field in dataclasses.fields(Sampling)]
+        for name in options:
+            if name not in names:
+                raise TypeError(f"unknown option '{name}'{nearest(name, names)}")
+        return Sampling(**{**self.defaults, **options})
+
+    def _stream(self, tokens: Sequence[int], options: Mapping[str, Any]) -> Stream:
+        sequence = self.engine.submit(tokens, self.sampling(**options), decoder=self._new_decoder())
+        return Stream(self.engine, sequence, self.tokenizer)
+
+    @property
+    def _new_decoder(self) -> Callable[[], IncrementalDecoder]:
+        return lambda: IncrementalDecoder(self.tokenizer)
+
+    def _repr_html_(self) -> str:
+        weight = self.network.embedding.tokens.weight
+        used = sum(parameter.nbytes for parameter in self.network.parameters())
+        facts = {
+            "architecture": f"{self.config.family}, {len(self.config.blocks)} layers of width "
+            f"{self.config.width:,}",
+            "parameters": f"{count_parameters(self.network):,}",
+            "memory": f"{used / 1e6:,.0f} MB ({str(weight.dtype).removeprefix('torch.')} "
+            f"on {weight.device})",
+            "context": f"{self.context:,} tokens",
+            "tokenizer": repr(self.tokenizer),
+        }
+        rows = "".join(
+            f'<tr><th style="text-align:left">{name}</th>'
+            f'<td style="text-align:left">{html.escape(fact)}</td></tr>'
+            for name, fact in facts.items()
+        )
+        return f"<table><caption><b>{html.escape(self.name)}</b></caption>{rows}</table>"
