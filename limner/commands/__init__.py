@@ -18,8 +18,9 @@ COMMANDS = {
     "embed": "Turn texts into vectors, or say how alike they are",
     "fill-mask": "Fill the blanks of a text",
     "translate": "Turn a text into another: translation, summary, answer",
+    "transcribe": "Write down what is said in a sound file",
     "tokenize": "Show how a text is cut into tokens",
-    "convert": "Turn a GGUF file into a folder that transformers opens",
+    "convert": "Turn a model into a folder for transformers, or a GGUF file for llama.cpp",
 }
 
 USAGE = """\

@@ -1,7 +1,8 @@
-"""`limner convert`: turn a GGUF file into a folder that transformers opens."""
+"""`limner convert`: turn a model into a folder that transformers opens, or into a GGUF file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -16,38 +17,97 @@ if TYPE_CHECKING:
 
 
 class Command(CommandSettings):
-    """Turn a GGUF file into a folder that transformers opens.
+    """Turn a model into a folder that transformers opens, or into a GGUF file for llama.cpp.
 
-    The folder gets config.json, safetensors, tokenizer.json and the chat template. Weights in block
-    formats become plain numbers.
+    A folder gets config.json, safetensors, tokenizer.json and the chat template. Weights in block
+    formats become plain numbers there, and other blocks in a GGUF file.
     """
 
-    positional: ClassVar[tuple[str, ...]] = ("source", "folder")
+    positional: ClassVar[tuple[str, ...]] = ("source", "target")
 
     source: str
     """the model: a .gguf file, a folder, or a name"""
-    folder: Path
-    """where to write; made if missing"""
+    target: Path
+    """the folder to write, made if missing, or the .gguf file"""
+    to: Literal["auto", "folder", "gguf"] = "auto"
+    """what to write; auto is gguf if the target ends in .gguf, else a folder"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """the number format to write; auto is the source's own, and float32, which loses nothing, for
-    block formats"""
+    """the number format of a folder; auto is the source's own, and float32, which loses nothing,
+    for block formats"""
+    format: str | None = None
+    """the number format of a GGUF file: F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0; F16 if not
+    given"""
     force: bool = False
-    """write into a folder that is not empty; a model in it is replaced"""
+    """write into a folder that is not empty, or over a file; a model that is there is replaced"""
+
+    @property
+    def writes_gguf(self) -> bool:
+        """Whether the target is a GGUF file."""
+        return self.to == "gguf" or (self.to == "auto" and self.target.suffix == ".gguf")
 
 
 def run(settings: Command) -> None:
-    """Read the source and write the folder; print where it is."""
+    """Read the source and write the target; print where it is."""
+    if settings.writes_gguf:
+        refuse_to_replace(settings.target, settings.force)
+        refuse(settings.dtype != "auto", "dtype", "format", "folder")
+    else:
+        refuse_to_overwrite(settings.target, settings.force)
+        refuse(settings.format is not None, "format", "dtype", "GGUF file")
+    with progress_bar() as progress:
+        write = write_gguf if settings.writes_gguf else write_folder
+        write(settings, progress or (lambda stage, done, total: None))
+    print(settings.target)
+
+
+Report = Callable[[str, int, int], None]
+
+
+def write_folder(settings: Command, report: Report) -> None:
+    """Write what transformers opens."""
     from limner.checkpoints.catalogue import resolve
     from limner.checkpoints.checkpoint import open_checkpoint, save_folder
 
-    refuse_to_overwrite(settings.folder, settings.force)
-    with progress_bar() as progress:
-        report = partial(progress, "loading") if progress else None
-        checkpoint = open_checkpoint(resolve(settings.source))
-        network = checkpoint.network(choose_dtype(settings.dtype, checkpoint), progress=report)
-        tokenizer = checkpoint.tokenizer()
-    save_folder(network, settings.folder, tokenizer)
-    print(settings.folder)
+    checkpoint = open_checkpoint(resolve(settings.source))
+    network = checkpoint.network(
+        choose_dtype(settings.dtype, checkpoint), progress=partial(report, "loading")
+    )
+    save_folder(network, settings.target, checkpoint.tokenizer())
+
+
+def write_gguf(settings: Command, report: Report) -> None:
+    """Write what llama.cpp opens."""
+    from limner.checkpoints.catalogue import resolve
+    from limner.checkpoints.gguf_pooling import write_pooling
+    from limner.checkpoints.gguf_writing import check_format, save_gguf
+    from limner.checkpoints.sentence import open_sentence_encoder
+    from limner.models.encoder import Encoder
+
+    format = (settings.format or "F16").upper()
+    check_format(format)
+    opened = open_sentence_encoder(resolve(settings.source))
+    dtype = choose_dtype("auto", opened.checkpoint)
+    network = opened.checkpoint.network(dtype, progress=partial(report, "loading"))
+    pooling = {}
+    if isinstance(network, Encoder):
+        pooling = write_pooling(network.config.family, opened.pooling, opened.steps)
+    written = partial(report, "writing")
+    tokenizer = opened.tokenizer()
+    save_gguf(network, settings.target, tokenizer, format, metadata=pooling, progress=written)
+
+
+def refuse(given: bool, setting: str, right: str, of: str) -> None:
+    """ValueError if a setting was given that the target has no use for."""
+    if given:
+        raise ValueError(f"{setting} is the number format of a {of}: say {right} instead")
+
+
+def refuse_to_replace(file: Path, force: bool) -> None:
+    """ValueError if the file is there and `force` is off."""
+    if file.is_dir():
+        raise ValueError(f"'{file}' is a folder: name a .gguf file to write")
+    if file.exists() and not force:
+        raise ValueError(f"'{file}' is there already: name another file, or give --force")
 
 
 def refuse_to_overwrite(folder: Path, force: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -19,7 +20,8 @@ class Command(CommandSettings):
     positional: ClassVar[tuple[str, ...]] = ("model",)
 
     model: str
-    """a name of the catalogue, a folder, a .gguf file, or OWNER/REPOSITORY of the hub"""
+    """a name of the catalogue, a folder, a .gguf file, OWNER/REPOSITORY of the hub, or a
+    published shape such as gpt3-175b, of which only the config is known"""
     context: int | None = Field(default=None, ge=1)
     """how many tokens to reckon with; the model's own context if not given"""
     as_json: bool = Field(default=False, alias="json")
@@ -30,9 +32,13 @@ def run(settings: Command) -> None:
     """Print the facts."""
     from limner.checkpoints.catalogue import resolve
     from limner.checkpoints.checkpoint import open_checkpoint
-    from limner.language_model.summary import summarise
+    from limner.language_model.summary import summarise, summarise_config
+    from limner.models.presets import PRESETS, preset
 
-    facts = summarise(open_checkpoint(resolve(settings.model)), settings.context)
+    if settings.model in PRESETS and not Path(settings.model).exists():
+        facts = summarise_config(preset(settings.model), settings.context)
+    else:
+        facts = summarise(open_checkpoint(resolve(settings.model)), settings.context)
     if settings.as_json:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
     else:
@@ -44,7 +50,7 @@ def report(facts: dict[str, Any]) -> list[str]:
     from limner.models.counting import abbreviate
 
     lines = [
-        f"{facts['path']}  ({facts['format']})",
+        f"{facts['path']}  ({facts['format']})" if "path" in facts else "a published shape",
         f"architecture  {facts['family']}, width {facts['width']:,}, made for "
         f"{facts['longest_context']:,} tokens",
         *(f"  {run}" for run in facts["layers"]),
@@ -52,7 +58,9 @@ def report(facts: dict[str, Any]) -> list[str]:
     total = sum(facts["parameters"].values())
     lines.append(f"parameters    {abbreviate(total)} ({total:,})")
     for part, count in facts["parameters"].items():
-        lines.append(f"  {part:12}{count:>15,}  {count / total:6.1%}")
+        lines.append(f"  {part:15} {count:>19,}  {count / total:6.1%}")
+    if facts["active"] != total:
+        lines.append(f"  of which a token meets {abbreviate(facts['active'])}")
     lines += memory_table(facts)
     if facts["operations_per_token"]:
         first, last = facts["operations_per_token"]
@@ -60,8 +68,9 @@ def report(facts: dict[str, Any]) -> list[str]:
             f"operations    {abbreviate(first)} for the first token, {abbreviate(last)} for token "
             f"{facts['context']:,}"
         )
-    lines.append(f"tokenizer     {facts['tokenizer']}")
-    lines.append(f"chat template {facts['chat_template'] or 'none'}")
+    if "tokenizer" in facts:
+        lines.append(f"tokenizer     {facts['tokenizer']}")
+        lines.append(f"chat template {facts['chat_template'] or 'none'}")
     return lines
 
 

@@ -7,6 +7,7 @@ from limner.language_model.loading import load
 from limner.language_model.mask_filler import MaskFiller, load_mask_filler
 from limner.language_model.model import LanguageModel
 from limner.language_model.stream import Stream
+from limner.language_model.transcriber import Transcriber, load_transcriber
 from limner.language_model.translator import Translator, load_translator
 
 __all__ = [
@@ -18,10 +19,12 @@ __all__ = [
     "MaskFiller",
     "Stream",
     "TokenScore",
+    "Transcriber",
     "Translator",
     "Usage",
     "load",
     "load_embedder",
     "load_mask_filler",
+    "load_transcriber",
     "load_translator",
 ]

@@ -8,14 +8,26 @@ from limner.models.decoder import Decoder
 from limner.models.encoder import Encoder
 from limner.models.encoder_decoder import EncoderDecoder
 from limner.models.network import Network
+from limner.nn.fronts import SoundConfig
+
+
+def hears(network: EncoderDecoder) -> bool:
+    """Whether what it reads is sound."""
+    return isinstance(network.config.encoder.front, SoundConfig)
+
 
 #: Commands, and which networks they fit.
 FITTING: dict[str, Callable[[Network], bool]] = {
     "generate": lambda network: isinstance(network, Decoder),
     "chat": lambda network: isinstance(network, Decoder),
-    "translate": lambda network: isinstance(network, EncoderDecoder),
+    "translate": lambda network: isinstance(network, EncoderDecoder) and not hears(network),
+    "transcribe": lambda network: isinstance(network, EncoderDecoder) and hears(network),
     "fill-mask": lambda network: isinstance(network, Encoder) and "masked" in network.heads,
-    "embed": lambda network: isinstance(network, Encoder | Decoder | EncoderDecoder),
+    "embed": lambda network: (
+        isinstance(network, Decoder)
+        or (isinstance(network, EncoderDecoder) and network.encoder.front is None)
+        or (isinstance(network, Encoder) and network.front is None)
+    ),
 }
 
 KINDS = {Decoder: "a decoder", Encoder: "an encoder", EncoderDecoder: "an encoder-decoder"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import Any
 
 from limner.checkpoints.checkpoint import Checkpoint
@@ -16,64 +15,104 @@ from limner.models.counting import (
     parameters_by_part,
 )
 from limner.models.decoder import Decoder
-from limner.models.network import Network
+from limner.models.encoder_decoder import EncoderDecoder
+from limner.models.network import Network, NetworkConfig
+from limner.nn.mixture import idle_parameters
 
 
 def summarise(checkpoint: Checkpoint, context: int | None = None) -> dict[str, Any]:
-    """Plain facts: architecture, parameters by part, memory (bytes), operations, tokenizer.
+    """Plain facts: what `summarise_config` says, the tokenizer and the template.
 
-    `context` is how many tokens to reckon with, the model's own if not given. "memory" holds
-    [weights, cache] by number format; a cache is kept in 16 bits beside weights of fewer.
     Raises ValueError if the context is longer than the model's own.
     """
-    config: Any = checkpoint.config
-    context = config.context if context is None else context
-    if context > config.context:
-        raise ValueError(
-            f"context is {context}, but the model was made for {config.context} tokens"
-        )
-    network = on_meta(checkpoint.config)
     tokenizer = checkpoint.tokenizer()
     template = tokenizer.chat_template
     return {
         "path": str(checkpoint.path),
         "format": checkpoint.format,
+        **summarise_config(checkpoint.config, context),
+        "tokenizer": repr(tokenizer),
+        "chat_template": None if template is None else first_line(template.source),
+    }
+
+
+def summarise_config(config: NetworkConfig, context: int | None = None) -> dict[str, Any]:
+    """Plain facts: architecture, parameters by part, memory (bytes), operations.
+
+    `context` is how many tokens to reckon with, the model's own if not given. "active" are the
+    parameters that a token meets, fewer than all in a mixture of experts. "memory" holds
+    [weights, cache] by number format; a cache is kept in 16 bits beside weights of fewer.
+    Raises ValueError if the context is longer than the model's own.
+    """
+    context = config.context if context is None else context
+    if context > config.context:
+        raise ValueError(
+            f"context is {context}, but the model was made for {config.context} tokens"
+        )
+    network = on_meta(config)
+    return {
         "family": config.family,
         "layers": layers(config.blocks),
         "width": config.width,
         "longest_context": config.context,
         "context": context,
         "parameters": parameters_by_part(network),
+        "active": count_parameters(network) - idle_parameters(network),
         "memory": memory(network, context),
         "operations_per_token": operations(network, context),
-        "tokenizer": repr(tokenizer),
-        "chat_template": None if template is None else first_line(template.source),
     }
 
 
 def memory(network: Network, context: int) -> dict[str, list[float]]:
     """Bytes of the weights and of the cache of one text, by number format of the weights."""
     count = count_parameters(network)
+    writer = decoder_of(network)
     table = {}
     for name, bits in FORMATS.items():
-        kept = (
-            cache_bytes(network, context, max(bits, 16) / 8) if isinstance(network, Decoder) else 0
-        )
+        kept = 0.0 if writer is None else cache_bytes(writer, context, max(bits, 16) / 8)
         table[name] = [count * bits / 8, kept]
     return table
 
 
+def decoder_of(network: Network) -> Decoder | None:
+    """The part that writes token by token, if there is one."""
+    if isinstance(network, EncoderDecoder):
+        return network.decoder
+    return network if isinstance(network, Decoder) else None
+
+
 def operations(network: Network, context: int) -> list[int] | None:
     """Operations of the first token and of the last that fits; None if it is no decoder."""
-    if not isinstance(network, Decoder):
+    writer = decoder_of(network)
+    if writer is None:
         return None
-    return [operations_per_token(network, length) for length in (1, context)]
+    return [operations_per_token(writer, length) for length in (1, context)]
 
 
 def layers(blocks: tuple[Any, ...]) -> list[str]:
-    """The layers in words, those that follow one another and are alike together."""
-    runs = [(block, len(list(same))) for block, same in itertools.groupby(blocks)]
-    return [f"{count} x {block_in_words(block)}" for block, count in runs]
+    """The layers in words, those that are alike together."""
+    kinds: list[tuple[Any, list[int]]] = []
+    for number, block in enumerate(blocks):
+        alike = next((numbers for kind, numbers in kinds if kind == block), None)
+        if alike is None:
+            kinds.append((block, [number]))
+        else:
+            alike.append(number)
+    if len(kinds) == 1:
+        return [f"{len(blocks)} x {block_in_words(blocks[0])}"]
+    return [f"{places(numbers)}: {block_in_words(kind)}" for kind, numbers in kinds]
+
+
+def places(numbers: list[int]) -> str:
+    """Layers counted from 0: "layers 3 to 60", "layers 1, 3, 5 ... 95"."""
+    if len(numbers) == 1:
+        return f"layer {numbers[0]}"
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"layers {numbers[0]} to {numbers[-1]}"
+    if len(numbers) <= 6:
+        return "layers " + ", ".join(map(str, numbers))
+    first = ", ".join(map(str, numbers[:3]))
+    return f"{len(numbers)} layers, {first} ... {numbers[-1]}"
 
 
 def block_in_words(block: Any) -> str:

@@ -29,8 +29,8 @@ class EncoderConfig:
     `order` says which of the `blocks` stands at each layer, when some stand at several (ALBERT);
     None: each once. `heads` are named for what they answer: "masked", "next_sentence", "replaced",
     "pooled", "sequence", "tokens", "span", "choice". All layers share what `relative` has learnt of
-    distances as a bias, or `distances` as vectors. `front` makes vectors of spectrograms or images, which then
-    stand in the place of token vectors.
+    distances as a bias, or `distances` as vectors. `front` makes vectors of spectrograms or images,
+    which then stand in the place of token vectors.
     """
 
     family: str

@@ -37,3 +37,16 @@ def test_an_impossible_context_is_one_line(refused, tiny):
         "info", tiny, "--context", 9000
     )
     assert "context: expected" in refused("info", tiny, "--context", 0)
+
+
+def test_a_published_shape_needs_no_model(limner):
+    facts = json.loads(limner("info", "gpt3-175b", "--json").out)
+    assert sum(facts["parameters"].values()) == 174_604_259_328
+    assert [line.split(":")[0] for line in facts["layers"]] == [
+        "48 layers, 0, 2, 4 ... 94",
+        "48 layers, 1, 3, 5 ... 95",
+    ]
+
+
+def test_idle_experts_are_told_apart(limner):
+    assert "of which a token meets 12.88B" in limner("info", "mixtral-8x7b").out

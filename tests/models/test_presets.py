@@ -28,6 +28,18 @@ from limner.nn.mixture import idle_parameters
         ("gemma-2-9b", "9.242B"),
         ("gemma-3-1b", "999.9M"),
         ("phi-3-mini", "3.821B"),
+        ("roberta-large", "355.4M"),
+        ("distilbert-base", "66.36M"),
+        ("albert-base", "11.68M"),
+        ("electra-small", "13.55M"),
+        ("deberta-v3-base", "183.8M"),
+        ("t5-small", "60.51M"),
+        ("t5-1.1-base", "247.6M"),
+        ("mt5-small", "300.2M"),
+        ("bart-large", "406.3M"),
+        ("mamba-130m", "129.1M"),
+        ("mamba2-130m", "129M"),
+        ("rwkv-4-169m", "169.3M"),
     ],
 )
 def test_parameters_of_published_shapes(name, parameters):

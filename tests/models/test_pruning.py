@@ -85,8 +85,6 @@ def test_pruning_twice_is_pruning_once(case):
     network, heads, _ = case
     once, twice = copy.deepcopy(network), copy.deepcopy(network)
     prune_heads(once, heads)
-    if (share := network.config.blocks[0].mixer.heads) == once.config.blocks[0].mixer.heads:
-        pytest.fail(f"nothing was taken out of {share} heads")
     prune_heads(twice, {layer: chosen for layer, chosen in heads.items() if layer == 0})
     prune_heads(twice, {layer: chosen for layer, chosen in heads.items() if layer != 0})
     assert once.config == twice.config

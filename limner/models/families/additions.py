@@ -17,7 +17,11 @@ from limner.models.translation import Translation
 
 #: Ends of their class names, and where such a class keeps its scores.
 LANGUAGE = ("ForCausalLM", "LMHeadModel")
-SEQUENCE, TOKENS, SPAN = "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"
+SEQUENCE, TOKENS, SPAN = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+)
 #: Our heads of a decoder, and the ends of their classes.
 CLASSES = {
     "sequence": SEQUENCE,

@@ -1,61 +1,15 @@
-"""Published shapes by name, for what can be worked out without weights.
-
-Each is the fields of its config.json, as far as they shape the network.
-"""
+"""Published shapes of decoders, as the fields of their config.json."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
-from limner.models.families import find_family
-from limner.models.network import NetworkConfig
-
 Fields = dict[str, Any]
-
-
-def preset(name: str) -> NetworkConfig:
-    """The config of a published shape; ValueError names the nearest known."""
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"unknown shape '{name}': {hint}known are {', '.join(PRESETS)}")
-    fields = PRESETS[name]
-    return find_family(fields["model_type"]).read_config(fields)
 
 
 def _gpt2(width: int, layers: int, heads: int, **more: Any) -> Fields:
     fields = {"model_type": "gpt2", "n_embd": width, "n_layer": layers, "n_head": heads}
     return fields | {"vocab_size": 50257, "n_positions": 1024} | more
-
-
-def _bert(width: int, layers: int, heads: int, **more: Any) -> Fields:
-    return {
-        "model_type": "bert",
-        "architectures": ["BertModel"],
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "vocab_size": 30522,
-        "max_position_embeddings": 512,
-        "type_vocab_size": 2,
-        "hidden_act": "gelu",
-    } | more
-
-
-def _roberta(width: int, layers: int, heads: int) -> Fields:
-    return _bert(
-        width,
-        layers,
-        heads,
-        model_type="roberta",
-        architectures=["RobertaModel"],
-        vocab_size=50265,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        pad_token_id=1,
-    )
 
 
 def _llama(
@@ -96,7 +50,7 @@ def _deepseek(model_type: str, width: int, layers: int, vocabulary: int, **more:
     } | more
 
 
-PRESETS: dict[str, Fields] = {
+DECODERS: dict[str, Fields] = {
     "gpt2": _gpt2(768, 12, 12),
     "gpt2-medium": _gpt2(1024, 24, 16),
     "gpt2-large": _gpt2(1280, 36, 20),
@@ -109,10 +63,6 @@ PRESETS: dict[str, Fields] = {
         n_positions=2048,
         limner_sparse_attention={"layers": list(range(1, 96, 2)), "band": 256},
     ),
-    "bert-base": _bert(768, 12, 12),
-    "bert-large": _bert(1024, 24, 16),
-    "roberta-base": _roberta(768, 12, 12),
-    "roberta-large": _roberta(1024, 24, 16),
     "gpt-neox-20b": {
         "model_type": "gpt_neox",
         "hidden_size": 6144,
