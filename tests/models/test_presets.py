@@ -40,6 +40,10 @@ from limner.nn.mixture import idle_parameters
         ("mamba-130m", "129.1M"),
         ("mamba2-130m", "129M"),
         ("rwkv-4-169m", "169.3M"),
+        ("whisper-tiny", "37.76M"),
+        ("vit-base", "86.57M"),
+        ("clip-vit-base-patch32", "151.3M"),
+        ("llava-1.5-7b", "7.063B"),
     ],
 )
 def test_parameters_of_published_shapes(name, parameters):

@@ -41,6 +41,16 @@ def _bart(width: int, layers: int, heads: int, **more: Any) -> Fields:
 
 
 PAIRS: dict[str, Fields] = {
+    "transformer-base": {
+        "model_type": "limner_transformer",
+        "d_model": 512,
+        "d_ff": 2048,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "num_heads": 8,
+        "vocab_size": 37000,
+        "max_position_embeddings": 1024,
+    },
     "t5-small": _t5(512, 2048, 6, 8),
     "t5-base": _t5(768, 3072, 12, 12),
     "t5-1.1-base": _t5(
