@@ -1,6 +1,7 @@
 """Encoder-decoders equal transformers' on random weights, whoever of us two saved them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from limner.checkpoints.checkpoint import open_checkpoint, save_folder
 from limner.models.encoder_decoder import EncoderDecoder
 from tests.families import ENCODER_DECODERS, VOCABULARY, Fields
 
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
 
 
 def reference(fields: Fields) -> PreTrainedModel:
