@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from limner.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json, save_folder
+from limner.checkpoints.gguf_pooling import read_pooling
 from limner.checkpoints.opening import open_tensors
 from limner.checkpoints.safetensors import write_safetensors
 from limner.models.encoder_decoder import EncoderDecoder
@@ -102,12 +103,15 @@ def is_sentence_encoder(path: Path) -> bool:
 def open_sentence_encoder(path: Path) -> SentenceCheckpoint:
     """Open a sentence-transformers folder, or any encoder's, whose vectors are then averaged.
 
+    A GGUF file may say that they are pooled otherwise.
+
     Raises FileNotFoundError if there is nothing, ValueError if a part is unknown.
     """
     if not is_sentence_encoder(path):
         checkpoint = open_checkpoint(path)
         longest = checkpoint.config.context
-        return SentenceCheckpoint(path, checkpoint, PoolingConfig(), (), (), longest)
+        pooling = read_pooling(checkpoint.fields)
+        return SentenceCheckpoint(path, checkpoint, pooling, (), (), longest)
     parts = dict(_parts(path))
     names = list(parts.values())
     if names[:2] != ["Transformer", "Pooling"]:
@@ -172,9 +176,8 @@ def save_sentence_encoder(
     save_folder(encoder.network, folder, tokenizer)
     parts = [("", "Transformer"), ("1_Pooling", "Pooling")]
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": longest})
-    modes = {switch: mode in encoder.pooling.modes for switch, mode in SWITCHES.items()}
     width = {"word_embedding_dimension": encoder.network.config.width}
-    _write_json(folder / "1_Pooling" / "config.json", width | modes)
+    _write_json(folder / "1_Pooling" / "config.json", width | _write_pooling(encoder.pooling))
     for number, step in enumerate(encoder.steps, start=2):
         parts.append((f"{number}_{type(step).__name__}", type(step).__name__))
         if isinstance(step, Dense):
@@ -184,6 +187,15 @@ def save_sentence_encoder(
         for n, (path, kind) in enumerate(parts)
     ]
     _write_json(folder / "modules.json", listed)
+
+
+def _write_pooling(config: PoolingConfig) -> dict[str, Any]:
+    """Switches, which all versions of the library read, or else names in their order."""
+    switches = {switch: mode in config.modes for switch, mode in SWITCHES.items()}
+    if config == _read_pooling(switches):
+        return switches
+    names = {mode: name for name, mode in NAMES.items()}
+    return {"pooling_mode": [names[mode] for mode in config.modes]}
 
 
 def _save_dense(step: Dense, folder: Path) -> None:

@@ -69,7 +69,7 @@ def report(facts: dict[str, Any]) -> list[str]:
             f"{facts['context']:,}"
         )
     if "tokenizer" in facts:
-        lines.append(f"tokenizer     {facts['tokenizer']}")
+        lines.append(f"tokenizer     {facts['tokenizer'] or 'none'}")
         lines.append(f"chat template {facts['chat_template'] or 'none'}")
     return lines
 

@@ -63,11 +63,13 @@ def write(
     *,
     end_tokens: Collection[int],
     max_tokens: int,
+    not_first: Collection[int] = (),
 ) -> list[Target]:
     """A target for each source in `memory`, which the network's `read` made.
 
     Each begins with `prompt` and gets at most `max_tokens` tokens more (`sampling.max_tokens` may
-    ask for fewer). A target is the same whatever is written beside it.
+    ask for fewer). Tokens that may not come right after the prompt are `not_first`. A target is the
+    same whatever is written beside it.
 
     Raises ValueError if the logits of a target are not finite or allow no token.
     """
@@ -82,6 +84,8 @@ def write(
         logits = next_logits(
             network, memory, cache, active, [targets[row].tokens for row in active]
         )
+        if not_first and not targets[active[0]].generated:
+            logits[:, list(not_first)] = -torch.inf
         for row, chosen in zip(active, draw(logits, [targets[r] for r in active]), strict=True):
             if chosen.token is None:
                 raise ValueError(f"target {row + 1} broke off: {chosen.error}")

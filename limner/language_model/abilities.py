@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from limner.models.contrastive import Contrastive
 from limner.models.decoder import Decoder
 from limner.models.encoder import Encoder
 from limner.models.encoder_decoder import EncoderDecoder
 from limner.models.network import Network
+from limner.models.seeing import Seeing
 from limner.nn.fronts import SoundConfig
 
 
@@ -30,7 +32,13 @@ FITTING: dict[str, Callable[[Network], bool]] = {
     ),
 }
 
-KINDS = {Decoder: "a decoder", Encoder: "an encoder", EncoderDecoder: "an encoder-decoder"}
+KINDS: dict[type[Network], str] = {
+    Decoder: "a decoder",
+    Encoder: "an encoder",
+    EncoderDecoder: "an encoder-decoder",
+    Contrastive: "a pair of towers for texts and images",
+    Seeing: "a decoder that sees",
+}
 
 
 def abilities(network: Network) -> list[str]:

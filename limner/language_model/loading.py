@@ -12,6 +12,7 @@ import torch
 from limner.checkpoints.catalogue import resolve
 from limner.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json
 from limner.config import nearest
+from limner.language_model.abilities import require
 from limner.language_model.model import LanguageModel
 from limner.models.decoder import Decoder
 
@@ -56,11 +57,8 @@ def load(
     path = resolve(str(name_or_path), partial(report, "downloading"))
     checkpoint = open_checkpoint(path)
     network = checkpoint.network(numbers, where, partial(report, "loading"))
-    if not isinstance(network, Decoder):
-        raise ValueError(
-            f"'{name_or_path}' is no language model but a {type(network).__name__.lower()}: "
-            "it does not generate text"
-        )
+    require("generate", str(name_or_path), network)
+    assert isinstance(network, Decoder)
     return LanguageModel(
         str(name_or_path),
         network,

@@ -17,6 +17,7 @@ from limner.models.counting import (
 from limner.models.decoder import Decoder
 from limner.models.encoder_decoder import EncoderDecoder
 from limner.models.network import Network, NetworkConfig
+from limner.models.seeing import Seeing
 from limner.nn.mixture import idle_parameters
 
 
@@ -25,13 +26,16 @@ def summarise(checkpoint: Checkpoint, context: int | None = None) -> dict[str, A
 
     Raises ValueError if the context is longer than the model's own.
     """
-    tokenizer = checkpoint.tokenizer()
-    template = tokenizer.chat_template
+    try:
+        tokenizer = checkpoint.tokenizer()
+    except FileNotFoundError:  # a model of images alone needs none
+        tokenizer = None
+    template = tokenizer.chat_template if tokenizer else None
     return {
         "path": str(checkpoint.path),
         "format": checkpoint.format,
         **summarise_config(checkpoint.config, context),
-        "tokenizer": repr(tokenizer),
+        "tokenizer": repr(tokenizer) if tokenizer else None,
         "chat_template": None if template is None else first_line(template.source),
     }
 
@@ -76,7 +80,7 @@ def memory(network: Network, context: int) -> dict[str, list[float]]:
 
 def decoder_of(network: Network) -> Decoder | None:
     """The part that writes token by token, if there is one."""
-    if isinstance(network, EncoderDecoder):
+    if isinstance(network, EncoderDecoder | Seeing):
         return network.decoder
     return network if isinstance(network, Decoder) else None
 

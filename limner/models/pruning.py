@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from limner.models.block import BlockConfig
-from limner.models.decoder import Decoder, DecoderConfig
-from limner.models.encoder import Encoder, EncoderConfig
+from limner.models.decoder import Decoder
+from limner.models.encoder import Encoder
 from limner.nn.attention import Attention, AttentionConfig, RemovedHeads
-
-Config = TypeVar("Config", DecoderConfig, EncoderConfig)
 
 
 def prune_heads(network: Decoder | Encoder, heads: Mapping[int, Sequence[int]]) -> None:
@@ -63,7 +61,8 @@ def _numbers(heads: Sequence[int], width: int) -> Tensor:
 
 
 def _rows(linear: nn.Linear, rows: Tensor) -> nn.Linear:
-    return _linear(linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+    bias: Tensor | None = linear.bias
+    return _linear(linear.weight[rows], bias if bias is None else bias[rows])
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -109,7 +108,7 @@ def _attention_of(block: BlockConfig, layer: int) -> AttentionConfig:
     return block.mixer
 
 
-def pruned_config(config: Config, heads: Mapping[int, Sequence[int]]) -> Config:
+def pruned_config(config: Any, heads: Mapping[int, Sequence[int]]) -> Any:
     """The config without these query heads, by layer."""
     blocks = tuple(
         replace(block, mixer=without(_attention_of(block, layer), heads[layer]))

@@ -44,7 +44,7 @@ def zeros(*sizes: tuple[int, ...]) -> CarriedShape:
     return CarriedShape(sizes, (0.0,) * len(sizes))
 
 
-class Recurrent(Protocol):
+class Recurrence(Protocol):
     """A mixer that reads a text in order; a state runs it with `state.scan(mixer, inputs)`."""
 
     layer: int

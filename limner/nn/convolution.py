@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -47,3 +48,9 @@ class Convolution(nn.Module):
             total = total + product.transpose(1, 2)  # (B, T, D)
         assert self.kernel.bias is not None
         return ACTIVATIONS[self.config.activation](total + self.kernel.bias)
+
+    def randomise(self, deviation: float, narrow: float, generator: torch.Generator | None) -> None:
+        """Random weights to begin with."""
+        nn.init.normal_(self.kernel.weight, std=deviation, generator=generator)
+        if self.kernel.bias is not None:
+            nn.init.zeros_(self.kernel.bias)

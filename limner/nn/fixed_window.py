@@ -62,6 +62,6 @@ class FixedWindow(nn.Module):
     def recur(
         self, inputs: Tensor, carried: Carried, starts: Tensor | None
     ) -> tuple[Tensor, Carried]:
-        """Windows (n, C, K D) of `inputs` (n, C, D); see `limner.nn.carried.Recurrent`."""
+        """Windows (n, C, K D) of `inputs` (n, C, D); see `limner.nn.carried.Recurrence`."""
         joined, past = with_past(inputs, carried[0])
         return windows(joined, self.config.tokens, starts).flatten(-2), (past,)

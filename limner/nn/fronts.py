@@ -36,6 +36,13 @@ class Sound(nn.Module):
         hidden = functional.gelu(self.first(spectrogram))  # (B, D, F)
         return functional.gelu(self.second(hidden)).transpose(1, 2)  # (B, F / 2, D)
 
+    def randomise(self, deviation: float, narrow: float, generator: torch.Generator | None) -> None:
+        """Random weights to begin with."""
+        for convolution in (self.first, self.second):
+            nn.init.normal_(convolution.weight, std=deviation, generator=generator)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
+
 
 @dataclass(frozen=True)
 class PatchesConfig:

@@ -74,7 +74,7 @@ class Mamba(nn.Module):
     def recur(
         self, inputs: Tensor, carried: Carried, starts: Tensor | None
     ) -> tuple[Tensor, Carried]:
-        """Outputs (n, C, I) of `inputs` (n, C, I); see `limner.nn.carried.Recurrent`."""
+        """Outputs (n, C, I) of `inputs` (n, C, I); see `limner.nn.carried.Recurrence`."""
         past, states = carried
         joined, past = with_past(inputs, past)
         mixed = causal_convolution(joined, self.convolution, self.convolution_bias, starts)

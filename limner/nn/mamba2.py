@@ -106,7 +106,7 @@ class Mamba2(nn.Module):
     ) -> tuple[Tensor, Carried]:
         """Outputs (n, C, I) of values, writes, reads and steps side by side (n, C, I + 2 G S + H).
 
-        See `limner.nn.carried.Recurrent`.
+        See `limner.nn.carried.Recurrence`.
         """
         config, (past, states) = self.config, carried
         convolved, step = inputs.tensor_split([config.convolved_width], -1)

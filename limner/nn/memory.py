@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from limner.nn.carried import Recurrence
 from limner.nn.scoring import Scoring, attention
 from limner.nn.state import State
 
@@ -69,6 +70,10 @@ class Remembering(State):
     ) -> Tensor:
         """As the inner state does."""
         return self.inner.attend(layer, query, key, value, scoring)
+
+    def scan(self, mixer: Recurrence, inputs: Tensor) -> Tensor:
+        """As the inner state does."""
+        return self.inner.scan(mixer, inputs)
 
     def consult(
         self,

@@ -82,7 +82,7 @@ class Performer(nn.Module):
     ) -> tuple[Tensor, Carried]:
         """Outputs (n, C, H, W) of queries, keys and values (n, C, 3, H, W).
 
-        See `limner.nn.carried.Recurrent`.
+        See `limner.nn.carried.Recurrence`.
         """
         sums, before = carried
         query, key, value = inputs.to(sums.dtype).unbind(2)

@@ -29,7 +29,7 @@ class RecurrentConfig:
     matrix: within the recurrence with `projection` (Sak et al. 2014, LSTM only), else after it.
     """
 
-    kind: Kind = "lstm"
+    kind: Kind
     cell_width: int | None = None
     projection: bool = False
     bias: bool = True
@@ -49,10 +49,10 @@ class RecurrentConfig:
 
     def build(self, width: int, layer: int) -> nn.Module:
         """Make the mixer of `layer` for a stream of `width` numbers."""
-        return RecurrentMixer(width, layer, self)
+        return Recurrent(width, layer, self)
 
 
-class RecurrentMixer(nn.Module):
+class Recurrent(nn.Module):
     """One layer of PyTorch's recurrent modules, which it equals number for number."""
 
     def __init__(self, width: int, layer: int, config: RecurrentConfig) -> None:
@@ -75,7 +75,7 @@ class RecurrentMixer(nn.Module):
     def recur(
         self, inputs: Tensor, carried: Carried, starts: Tensor | None
     ) -> tuple[Tensor, Carried]:
-        """Outputs (n, C, W) of `inputs` (n, C, D); see `limner.nn.carried.Recurrent`."""
+        """Outputs (n, C, W) of `inputs` (n, C, D); see `limner.nn.carried.Recurrence`."""
         if starts is not None:
             return self._apart(inputs, starts), carried
         before = tuple(tensor.to(inputs.dtype)[None] for tensor in carried)  # (1, n, W)

@@ -93,7 +93,7 @@ class TimeMix(nn.Module):
     def recur(
         self, inputs: Tensor, carried: Carried, starts: Tensor | None
     ) -> tuple[Tensor, Carried]:
-        """Gated averages (n, C, A) of `inputs` (n, C, D); see `limner.nn.carried.Recurrent`."""
+        """Gated averages (n, C, A) of `inputs` (n, C, D); see `limner.nn.carried.Recurrence`."""
         past, sums, largest = carried
         before, past = shift(inputs, past, starts)
         key = self.key(self.for_key(inputs, before)).to(sums.dtype)
@@ -161,6 +161,6 @@ class ChannelMix(nn.Module):
     def recur(
         self, inputs: Tensor, carried: Carried, starts: Tensor | None
     ) -> tuple[Tensor, Carried]:
-        """The token before each of (n, C, D); see `limner.nn.carried.Recurrent`."""
+        """The token before each of (n, C, D); see `limner.nn.carried.Recurrence`."""
         before, last = shift(inputs, carried[0], starts)
         return before, (last,)

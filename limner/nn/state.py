@@ -14,7 +14,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from limner.nn.carried import CarriedShape, Recurrent, keep
+from limner.nn.carried import CarriedShape, Recurrence, keep
 from limner.nn.scoring import Scoring, attention
 
 
@@ -48,7 +48,7 @@ class State(ABC):
     ) -> Tensor:
         """Mix values for `query` (B, T, H, W) from `key`, `value` (B, T, K, W) and what is kept."""
 
-    def scan(self, mixer: Recurrent, inputs: Tensor) -> Tensor:
+    def scan(self, mixer: Recurrence, inputs: Tensor) -> Tensor:
         """Run a recurrent layer over `inputs` (B, T, ...) from what it carries of each text."""
         raise ValueError(
             f"layer {mixer.layer} is recurrent and {type(self).__name__} carries nothing from "
@@ -110,7 +110,7 @@ class Documents(State):
         text = starts.flatten().cumsum(0) - 1  # which of all texts a token stands in
         return text.bincount()[text].view_as(positions).cpu()
 
-    def scan(self, mixer: Recurrent, inputs: Tensor) -> Tensor:
+    def scan(self, mixer: Recurrence, inputs: Tensor) -> Tensor:
         """Run a recurrent layer over each text from its beginning."""
         fresh = mixer.cache_shape.new(inputs.shape[0], inputs.dtype, inputs.device)
         return mixer.recur(inputs, fresh, self.starts())[0]
@@ -133,7 +133,7 @@ class Documents(State):
 
     def visible(self, scoring: Scoring, index: Tensor) -> Tensor | None:
         """Which tokens see which, worked out once for all layers that score alike."""
-        kind = (scoring.causal, scoring.window, scoring.pattern)
+        kind = (scoring.causal, scoring.window, scoring.pattern, index.shape[1])
         if kind not in self._visible:
             seen = scoring.visible(index, index)
             if self.documents is not None:
@@ -309,7 +309,7 @@ class CacheStep(State):
                 )
         return mixed.view(*shape[:-1], value.shape[-1])
 
-    def scan(self, mixer: Recurrent, inputs: Tensor) -> Tensor:
+    def scan(self, mixer: Recurrence, inputs: Tensor) -> Tensor:
         """Run a recurrent layer on from what each row carries."""
         parts, tokens = inputs.flatten(0, 1), []  # (N, ...)
         kept = self.cache.carried[mixer.layer]

@@ -148,8 +148,10 @@ def test_without_a_terminal_a_mistake_ends_it(refused, tiny):
 
 
 # A process that leads a session gets the first terminal it opens as its own, for Ctrl-C to act on.
+# One started in the background, as these tests may be, ignores Ctrl-C until it is told not to.
 PROGRAM = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.close(os.open(os.ttyname(0), os.O_RDWR))
 from limner.commands import main
 sys.exit(main(sys.argv[1:]))

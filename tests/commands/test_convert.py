@@ -41,3 +41,40 @@ def test_a_full_disk_is_said_before_writing(refused, tiny, tmp_path, monkeypatch
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert "no disk space in" in refused("convert", tiny, tmp_path / "model")
+
+
+@pytest.mark.parametrize("format", ["F32", "f16", "Q8_0"])
+def test_a_gguf_file_answers_as_its_source_does(limner, tiny, tmp_path, format):
+    file = tmp_path / "new" / "model.gguf"
+    assert limner("convert", tiny, file, "--format", format).out == f"{file}\n"
+    model, again = package.load(tiny), package.load(file)
+    tokens = model.encode("the quick brown fox")
+    assert again.encode("the quick brown fox") == tokens
+    close = {"F32": 1e-5, "f16": 1e-2, "Q8_0": 0.1}[format]
+    torch.testing.assert_close(again.logits(tokens), model.logits(tokens), atol=close, rtol=close)
+    assert again.tokenizer.chat_template.sources == model.tokenizer.chat_template.sources
+
+
+def test_a_folder_becomes_a_gguf_file_by_any_name(limner, tiny, tmp_path):
+    limner("convert", tiny, tmp_path / "folder")
+    assert limner("convert", tmp_path / "folder", tmp_path / "model", "--to", "gguf").code == 0
+    assert (tmp_path / "model").read_bytes()[:4] == b"GGUF"
+
+
+def test_a_file_is_kept_unless_forced(limner, refused, tiny, tmp_path):
+    file = tmp_path / "model.gguf"
+    file.write_text("years of work")
+    assert "is there already" in refused("convert", tiny, file)
+    assert "is a folder" in refused("convert", tiny, tmp_path, "--to", "gguf")
+    assert file.read_text() == "years of work"
+    assert limner("convert", tiny, file, "--force").code == 0
+    assert file.read_bytes()[:4] == b"GGUF"
+
+
+def test_settings_of_the_other_target_are_refused(refused, tiny, tmp_path):
+    line = refused("convert", tiny, tmp_path / "model.gguf", "--dtype", "float16")
+    assert "dtype is the number format of a folder: say format instead" in line
+    line = refused("convert", tiny, tmp_path / "model", "--format", "Q8_0")
+    assert "format is the number format of a GGUF file: say dtype instead" in line
+    line = refused("convert", tiny, tmp_path / "model.gguf", "--format", "Q4_K")
+    assert "'Q4_K' cannot be written" in line

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import gguf
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from limner.checkpoints.checkpoint import named_tensors, open_checkpoint
+from limner.checkpoints.checkpoint import open_checkpoint
+from limner.checkpoints.gguf_writing import save_gguf
 from limner.models.decoder import Decoder
 from limner.models.families import find_family, mistral
-from limner.models.families.gguf_header import GGUFHeader
 from tests.decoder_families import (
     DECODERS,
     gemma2,
@@ -71,42 +70,8 @@ def network_of(fields: Fields) -> Decoder:
 
 
 def write(network: Decoder, path: Path) -> None:
-    """Write a file from what the family says of it."""
-    family = find_family(network.config.family)
-    header: GGUFHeader = family.write_gguf(network.config)  # type: ignore[attr-defined]
-    writer = gguf.GGUFWriter(path, header.metadata["general.architecture"])
-    for key, value in header.metadata.items():
-        add(writer, key, value)
-    for name, tensor in header.tensors.items():
-        writer.add_tensor(name, tensor.float().numpy())
-    mine = named_tensors(network)
-    for rule in family.gguf_translations(network.config):  # type: ignore[attr-defined]
-        tensors = rule.save([mine[name].detach() for name in rule.ours])
-        for name, tensor in zip(rule.theirs, tensors, strict=True):
-            writer.add_tensor(name, tensor.contiguous().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def add(writer: gguf.GGUFWriter, key: str, value: object) -> None:
-    """Add one key of metadata."""
-    if key == "general.architecture":
-        return
-    match value:
-        case bool():
-            writer.add_bool(key, value)
-        case int():
-            writer.add_uint32(key, value)
-        case float():
-            writer.add_float32(key, value)
-        case str():
-            writer.add_string(key, value)
-        case list():
-            writer.add_array(key, value)
-        case _:
-            raise AssertionError(f"{key} is {value!r}")
+    """Write a file, nothing rounded."""
+    save_gguf(network, path, None, "F32")
 
 
 def some_tokens() -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Decoders with heads of classes equal transformers', whoever of us two saved them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,12 +9,11 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel
 
 from limner.checkpoints.checkpoint import open_checkpoint, save_folder
-from limner.models.decoder import Decoder
 from limner.nn.state import Documents
 from tests.decoder_families import DECODERS
 from tests.families import VOCABULARY, Fields
 
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+CLOSE: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
 PADDING = 0
 CLASSES = {
     "Llama": ("llama", ["SequenceClassification", "TokenClassification", "QuestionAnswering"]),
@@ -57,7 +57,7 @@ def texts() -> tuple[torch.Tensor, torch.Tensor]:
     return tokens * mask, mask
 
 
-def ours(network: Decoder) -> torch.Tensor:
+def ours(network: Any) -> torch.Tensor:
     """Scores of texts, or of tokens that are no padding."""
     tokens, mask = texts()
     hidden = network(tokens, state=Documents(mask.long()))
@@ -80,7 +80,7 @@ def theirs(model: PreTrainedModel) -> torch.Tensor:
 @torch.no_grad()
 def test_scores_equal_the_reference(saved):
     model, folder = saved
-    network = open_checkpoint(folder).network()
+    network: Any = open_checkpoint(folder).network()
     torch.testing.assert_close(ours(network), theirs(model), **CLOSE)
     if folder.name.startswith(("reward", "value")):
         assert folder.name.startswith(next(iter(network.heads)))

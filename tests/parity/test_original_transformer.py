@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_logits_equal_pytorchs(final_norm, tmp_path):
     mask = torch.arange(13) < torch.tensor([[13], [8]])
     save_file(reference.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(FIELDS | {"final_norm": final_norm}))
-    network = open_checkpoint(tmp_path).network()
+    network: Any = open_checkpoint(tmp_path).network()
     want = reference(source, ~mask, target)
     logits = network.logits(target, network.read(source, mask))
     torch.testing.assert_close(logits, want, atol=1e-5, rtol=1e-5)
@@ -75,6 +76,7 @@ def test_logits_equal_pytorchs(final_norm, tmp_path):
     save_folder(network, tmp_path / "again")
     again = open_checkpoint(tmp_path / "again")
     assert again.config == network.config
-    state = again.network().read(source, mask, network.new_cache(rows=2, capacity=9))
+    network = again.network()
+    state = network.read(source, mask, network.new_cache(rows=2, capacity=9))
     stepped = [network.logits(token, state) for token in target.split(1, dim=1)]
     torch.testing.assert_close(torch.cat(stepped, 1), want, atol=1e-5, rtol=1e-5)

@@ -44,7 +44,7 @@ def test_pieces_joined_are_the_decoded_whole(tokenizers_by_kind, kind, data, ski
     assert "".join(pieces) + decoder.finish() == tokenizer.decode(ids, skip_special_tokens=skip)
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"sentencepiece"})
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sentencepiece"])
 @given(data=st.data(), skip=st.booleans())
 @settings(deadline=None, max_examples=150)
 def test_any_tokens_decode_as_the_tokenizers_package_has_them(tokenizers_by_kind, kind, data, skip):
