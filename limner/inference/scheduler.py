@@ -11,7 +11,7 @@ from limner.inference.sampler import Draw
 
 
 class Cache(Protocol):
-    """Keys and values by row (`limner.nn.state.DenseCache`)."""
+    """Keys and values by row (`limner.nn.cache.DenseCache`)."""
 
     can_rewind: bool
     """Whether a row can go back to any earlier length, or only to nothing."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from limner.inference.sampler import draw
 from limner.inference.sampling import Sampling
+from limner.nn.cache import DenseCache
 from limner.nn.memory import Remembering
-from limner.nn.state import DenseCache
 
 
 class Writer(Protocol):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from limner.models.block import Block, BlockConfig
+from limner.nn.cache import CacheShape
 from limner.nn.carried import CarriedShape
 from limner.nn.norms import NormConfig
 from limner.nn.rotary import Positions
-from limner.nn.state import CacheShape, State
+from limner.nn.state import State
 
 
 class Predictor(nn.Module):

@@ -11,10 +11,11 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
+from limner.nn.cache import CacheShape
 from limner.nn.carried import CarriedShape
 from limner.nn.norms import NormConfig
 from limner.nn.rotary import Positions
-from limner.nn.state import CacheShape, State
+from limner.nn.state import State
 
 
 class MixerConfig(Protocol):

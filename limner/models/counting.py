@@ -16,8 +16,8 @@ from torch import nn
 from limner.models.block import Block
 from limner.models.decoder import Decoder
 from limner.models.network import Network, NetworkConfig
+from limner.nn.cache import CacheShape
 from limner.nn.mixture import idle_parameters
-from limner.nn.state import CacheShape
 
 #: Bits of a weight, scales included, in the number formats that weights come in.
 FORMATS: Mapping[str, float] = {

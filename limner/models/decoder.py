@@ -15,11 +15,12 @@ from limner.models.ahead import Predictor
 from limner.models.block import Block, BlockConfig
 from limner.models.heads import HeadConfig, LanguageHeadConfig
 from limner.models.network import Network
+from limner.nn.cache import DenseCache
 from limner.nn.embedding import EmbeddingConfig
 from limner.nn.norms import NormConfig
 from limner.nn.relative import RelativeBiasConfig
 from limner.nn.rotary import LongRope, Positions
-from limner.nn.state import DenseCache, Documents, State
+from limner.nn.state import Documents, State
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from limner.models.block import BlockConfig
 from limner.models.decoder import DecoderConfig
 from limner.models.encoder import EncoderConfig
 from limner.models.network import Network
+from limner.nn.cache import DenseCache
 from limner.nn.feedforward import ACTIVATIONS, Activation
-from limner.nn.state import DenseCache, State
+from limner.nn.state import State
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from limner.nn.alibi import Alibi
+from limner.nn.cache import CacheShape
 from limner.nn.norms import NormConfig
 from limner.nn.rotary import Positions, RotaryConfig, rotate
 from limner.nn.scoring import Scoring
 from limner.nn.sparse import Banded
-from limner.nn.state import CacheShape, State
+from limner.nn.state import State
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from limner.nn.cache import CacheShape
 from limner.nn.norms import NormConfig
 from limner.nn.rotary import Positions, RotaryConfig, YaRN, magnitude, rotate
 from limner.nn.scoring import Scoring
-from limner.nn.state import CacheShape, State
+from limner.nn.state import State
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,10 @@ def saved(tmp_path_factory) -> tuple[PreTrainedModel, MtpModel, Path]:
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields)).eval()
     predictors = MtpModel(model, 2).eval()
     with torch.no_grad():
-        for tensor in (*model.state_dict().values(), *predictors.state_dict().values()):
+        for tensor in model.state_dict().values():
             tensor.add_(torch.randn_like(tensor) * 0.1)
+        for tensor in predictors.state_dict().values():
+            tensor.normal_(std=0.2)  # transformers leaves their experts uninitialised
     folder = tmp_path_factory.mktemp("ahead")
     model.save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")

@@ -5,10 +5,11 @@ import torch
 from limner.models.counting import on_meta
 from limner.models.decoder import Decoder
 from limner.models.presets import preset
+from limner.nn.cache import DenseCache
 from limner.nn.latent_attention import LatentAttention, LatentAttentionConfig
 from limner.nn.norms import NormConfig
 from limner.nn.rotary import Positions, RotaryConfig
-from limner.nn.state import DenseCache, Documents
+from limner.nn.state import Documents
 
 WIDTH = 20
 

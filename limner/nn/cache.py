@@ -1,0 +1,285 @@
+"""Caches: states that keep keys and values, or what layers carry, for the tokens to come.
+
+B batch, T time, N tokens laid end to end, H query heads, K key-value heads, W head width, R rows of
+a cache, S places in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from torch import Tensor
+
+from limner.nn.carried import CarriedShape, Recurrence, keep
+from limner.nn.scoring import Scoring, attention
+from limner.nn.state import State
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """What one layer keeps of a token: `heads` keys of `key_width` and values of `value_width`.
+
+    Without a `value_width`, values are the first numbers of their keys (latent attention).
+    """
+
+    heads: int
+    key_width: int
+    value_width: int
+
+
+class DenseCache(State):
+    """Keys and values of `rows` texts, each with room for `capacity` tokens; or what layers carry.
+
+    Memory is reserved at once and taken from the system only as tokens fill it. Used as a state it
+    means all rows, side by side; `step` picks rows and token counts.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[CacheShape | CarriedShape],
+        rows: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rows, self.capacity = rows, capacity
+        self.lengths = [0] * rows
+        self.recurrent = {
+            layer: shape for layer, shape in enumerate(shapes) if isinstance(shape, CarriedShape)
+        }
+        self.carried = {
+            layer: shape.new(rows, dtype, device) for layer, shape in self.recurrent.items()
+        }
+        self.can_rewind = not self.recurrent
+        nothing = CacheShape(0, 0, 0)
+        places = [shape if isinstance(shape, CacheShape) else nothing for shape in shapes]
+        self.keys = [
+            _zeros((rows, shape.heads, capacity, shape.key_width), dtype, device)
+            for shape in places
+        ]
+        self.values = [
+            _zeros((rows, shape.heads, capacity, shape.value_width), dtype, device)
+            for shape in places
+        ]
+
+    def begin(self, batch: int, time: int) -> CacheStep:
+        """All rows take `time` tokens each; the batch must be the rows."""
+        if batch != self.rows:
+            raise ValueError(f"the cache holds {self.rows} rows but the tokens have {batch}")
+        return self.step([(row, time) for row in range(batch)])
+
+    def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
+        """Places that follow what each row holds."""
+        return self.begin(batch, time).positions(batch, time, device)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        """Not by itself: `begin` makes the state of one forward pass."""
+        raise AssertionError("call begin() or step() first")
+
+    def step(self, work: Sequence[tuple[int, int]]) -> CacheStep:
+        """The state of one forward pass over (row, count of new tokens) pairs, laid end to end.
+
+        Raises ValueError if a row would overflow its capacity.
+        """
+        return CacheStep(self, work)
+
+    def rewind(self, row: int, length: int) -> None:
+        """Forget what `row` holds beyond its first `length` tokens.
+
+        Recurrent layers can only forget all of it: ask `can_rewind` before going back to elsewhere.
+        """
+        assert 0 <= length <= self.lengths[row]
+        assert self.can_rewind or length in (0, self.lengths[row])
+        self.lengths[row] = length
+        for layer, shape in self.recurrent.items() if length == 0 else ():
+            shape.restart(self.carried[layer], row)
+
+    def copy_rows(self, rows: Sequence[int], sources: Sequence[int]) -> None:
+        """Let each of `rows` hold what the row of `sources` beside it held until now."""
+        lengths = [self.lengths[source] for source in sources]
+        longest = max(lengths, default=0)
+        into, origin = torch.tensor(rows), torch.tensor(sources)
+        for kept in (*self.keys, *self.values):
+            kept[into, :, :longest] = kept[origin, :, :longest]
+        for carried in self.carried.values():
+            for tensor in carried:
+                tensor[into] = tensor[origin]
+        for row, length in zip(rows, lengths, strict=True):
+            self.lengths[row] = length
+
+    def free(self, row: int) -> None:
+        """Forget all that `row` holds."""
+        for kept in (*self.keys, *self.values):
+            kept[row, :, : self.lengths[row]] = 0  # a NaN would show through the next text's mask
+        self.rewind(row, 0)
+
+
+@dataclass
+class _Group:
+    """Rows that take the same number of tokens in a step, attended to together.
+
+    n rows, C tokens each.
+    """
+
+    rows: slice | Tensor
+    row_index: Tensor  # (n,)
+    tokens: slice | Tensor  # which of the N tokens of the step
+    index: Tensor  # (n, C): place of each token in its row
+    start: int | None  # the place of the first token, when it is the same in every row
+    longest: int  # places to read: the longest row, its new tokens counted
+
+
+class CacheStep(State):
+    """One forward pass over some rows of a cache; the cache's lengths move on at its `end`."""
+
+    keeps = True
+
+    def __init__(self, cache: DenseCache, work: Sequence[tuple[int, int]]) -> None:
+        self.cache, self.work, self.can_rewind = cache, work, cache.can_rewind
+        for row, count in work:
+            length = cache.lengths[row] + count
+            if length > cache.capacity:
+                raise ValueError(
+                    f"row {row} would hold {length} tokens but the cache has room for "
+                    f"{cache.capacity}: make it with a larger capacity"
+                )
+        device = cache.keys[0].device if cache.keys else torch.device("cpu")
+        self.groups = [self._group(count, device) for count in sorted({c for _, c in work})]
+        self._visible: dict[tuple[object, ...], Tensor | None] = {}
+
+    def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
+        """Places that follow what each row holds, in the order of the work."""
+        lengths = self.cache.lengths
+        places = [torch.arange(lengths[row], lengths[row] + count) for row, count in self.work]
+        return torch.cat(places).to(device).view(batch, time)
+
+    def text_lengths(self, positions: Tensor) -> Tensor:
+        """How much the row of each token will hold, (B, T)."""
+        held = [torch.full((count,), self.cache.lengths[row] + count) for row, count in self.work]
+        return torch.cat(held).view_as(positions)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        """Keep the new keys and values, then mix for each group of rows."""
+        shape = query.shape
+        query, key, value = (heads.flatten(0, 1) for heads in (query, key, value))  # (N, H, W)
+        if len(self.groups) == 1:
+            mixed = self._attend_group(self.groups[0], layer, query, key, value, scoring)
+        else:
+            mixed = value.new_empty(*query.shape[:-1], value.shape[-1])
+            for group in self.groups:
+                mixed[group.tokens] = self._attend_group(
+                    group,
+                    layer,
+                    query[group.tokens],
+                    key[group.tokens],
+                    value[group.tokens],
+                    scoring,
+                )
+        return mixed.view(*shape[:-1], value.shape[-1])
+
+    def scan(self, mixer: Recurrence, inputs: Tensor) -> Tensor:
+        """Run a recurrent layer on from what each row carries."""
+        parts, tokens = inputs.flatten(0, 1), []  # (N, ...)
+        kept = self.cache.carried[mixer.layer]
+        for group in self.groups:
+            part = parts[group.tokens].unflatten(0, group.index.shape)  # (n, C, ...)
+            before = tuple(tensor[group.rows] for tensor in kept)
+            outputs, after = mixer.recur(part, before, None)
+            keep(kept, group.rows, after)
+            tokens.append(outputs.flatten(0, 1))
+        if len(tokens) == 1:
+            return tokens[0].unflatten(0, inputs.shape[:2])
+        mixed = tokens[0].new_empty(parts.shape[0], *tokens[0].shape[1:])
+        for group, outputs in zip(self.groups, tokens, strict=True):
+            mixed[group.tokens] = outputs
+        return mixed.unflatten(0, inputs.shape[:2])
+
+    def end(self) -> None:
+        """The rows have grown by their counts."""
+        for row, count in self.work:
+            self.cache.lengths[row] += count
+
+    def _attend_group(
+        self, group: _Group, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        rows, count = group.index.shape
+        query, key, value = (
+            heads.view(rows, count, *heads.shape[1:]).transpose(1, 2)
+            for heads in (query, key, value)
+        )  # (n, H, C, W)
+        keys = _keep(self.cache.keys[layer], group, key)
+        kept = self.cache.values[layer]
+        values = _keep(kept, group, value) if kept.shape[-1] else keys[..., : value.shape[-1]]
+        places = torch.arange(group.longest, device=query.device)[None]  # (1, S)
+        bias = None if scoring.bias is None else scoring.bias(group.index, places)
+        whole = group.start == 0 and scoring.window is None and scoring.pattern is None
+        if whole and bias is None and scoring.causal:
+            mixed = attention(query, keys, values, scoring, causal=count > 1)
+        else:
+            visible = self._visible_to(group, scoring, places)
+            mixed = attention(query, keys, values, scoring, visible, bias)
+        return mixed.transpose(1, 2).flatten(0, 1)  # (n * C, H, W)
+
+    def _visible_to(self, group: _Group, scoring: Scoring, places: Tensor) -> Tensor | None:
+        """Which places each token sees, worked out once for all layers that score alike."""
+        one = group.index.shape[1] == 1 and group.start is not None
+        if one and scoring.window is None and scoring.pattern is None:
+            return None  # a single new token sees everything that its row holds
+        kind = (id(group), scoring.causal, scoring.window, scoring.pattern)
+        if kind not in self._visible:
+            self._visible[kind] = scoring.visible(group.index, places)
+        return self._visible[kind]
+
+    def _group(self, count: int, device: torch.device) -> _Group:
+        rows, starts, tokens, offset = [], [], [], 0
+        for row, taken in self.work:
+            if taken == count:
+                rows.append(row)
+                starts.append(self.cache.lengths[row])
+                tokens.append(offset)
+            offset += taken
+        index = torch.tensor(starts, device=device)[:, None] + torch.arange(count, device=device)
+        taken_tokens = (torch.tensor(tokens)[:, None] + torch.arange(count)).flatten()
+        return _Group(
+            rows=_slice_if_adjacent(rows, device),
+            row_index=torch.tensor(rows, device=device),
+            tokens=_slice_if_adjacent(taken_tokens.tolist(), device),
+            index=index,
+            start=starts[0] if len(set(starts)) == 1 else None,
+            longest=max(starts) + count,
+        )
+
+
+def _keep(kept: Tensor, group: _Group, new: Tensor) -> Tensor:
+    """Write `new` (n, K, C, W) to its places in `kept` (R, K, S, W); all that the rows now hold."""
+    if group.start is not None and isinstance(group.rows, slice):
+        kept[group.rows, :, group.start : group.start + new.shape[2]] = new
+    else:
+        kept[group.row_index[:, None], :, group.index] = new.transpose(1, 2)
+    return kept[group.rows, :, : group.longest]
+
+
+def _slice_if_adjacent(numbers: list[int], device: torch.device) -> slice | Tensor:
+    """Numbers that follow one another as a slice, which reads without copying."""
+    if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return slice(numbers[0], numbers[0] + len(numbers))
+    return torch.tensor(numbers, device=device)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Zeros whose pages the system hands out when first written.
+
+    torch.zeros writes them all; a cache for a long context would take its gigabytes at once.
+    Places past a row's end are read under a mask, so they must be finite: not torch.empty.
+    """
+    if torch.device(device).type != "cpu" or 0 in shape:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = int(numpy.prod(shape)) * dtype.itemsize
+    return torch.from_numpy(numpy.zeros(size, numpy.uint8)).view(dtype).view(shape)
