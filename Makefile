@@ -1,5 +1,5 @@
 # Every target works from a fresh clone: the environment in .venv is made when it is missing and
-# brought up to date when pyproject.toml, constraints.txt or this file change.
+# brought up to date when pyproject.toml, constraints.txt, this file or the C++ kernels change.
 
 PYTHON ?= python3
 MODEL ?= smollm2-135m-instruct
@@ -30,7 +30,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 lab: $(CORE)  ## talk to a small model; make lab PROMPT="..." asks one question
-	@$(BIN)/limner pull $(MODEL)
+	@$(BIN)/limner pull $(MODEL) > /dev/null
 	@if [ -z "$$PROMPT" ] && [ -t 0 ]; then \
 		$(BIN)/limner chat $(MODEL); \
 	else \
@@ -58,14 +58,14 @@ bench: $(TEST)  ## measure limner beside its peers on this machine
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
 
 dev: $(DEV)  ## everything a contributor needs, and the checks before each commit
-	@if [ -d .git ]; then $(BIN)/pre-commit install; fi
+	@if [ -e .git ]; then $(BIN)/pre-commit install; fi
 
 clean:  ## delete what was built; .venv and downloaded models stay
 	rm -rf build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that no other package can pull in another build of it.
-$(CORE): pyproject.toml constraints.txt Makefile
+$(CORE): pyproject.toml constraints.txt Makefile hatch_build.py limner/kernels/build.py $(wildcard limner/kernels/cpp/*)
 	@command -v "$(PYTHON)" > /dev/null || { \
 		echo "limner needs Python 3.11 or newer, and there is no $(PYTHON): name one with PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "limner needs Python 3.11 or newer, and " \

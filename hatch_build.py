@@ -1,0 +1,55 @@
+"""Compile the C++ kernels while limner is installed, where there is a compiler.
+
+Without one, or if it fails, the package is installed all the same and runs on plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class KernelHook(BuildHookInterface[Any]):
+    """Called by hatch for each wheel, an editable one too."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Build, and make the wheel one for this platform if anything came of it."""
+        if self.target_name != "wheel":
+            return
+        build = _load(Path(self.root) / "limner" / "kernels" / "build.py")
+        compiler = build.find_compiler()
+        if compiler is None:
+            self.app.display_warning("no C++ compiler: limner will run on plain PyTorch, slower")
+            return
+        try:
+            names = build.build(compiler)
+        except RuntimeError as error:
+            self.app.display_warning(f"{error}\nlimner will run on plain PyTorch, slower")
+            return
+        self.app.display_info(f"kernels built: {', '.join(names)}")
+        build_data["artifacts"] += ["limner/kernels/built/*.so", "limner/kernels/built/*.stamp"]
+        build_data["pure_python"] = False
+        # The libraries know nothing of Python: any version of it will do on this platform.
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["tag"] = f"py3-none-{platform}"
+
+
+def _load(path: Path) -> ModuleType:
+    """The build module by itself: importing limner would import torch, which is not there yet."""
+    spec = importlib.util.spec_from_file_location("limner_kernels_build", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up while they are made.
+    import sys
+
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

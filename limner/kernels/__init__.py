@@ -1,0 +1,55 @@
+"""Operators for the CPU in C++, each beside a plain PyTorch reference with the same signature.
+
+They are PyTorch operators (`torch.ops.limner.*`), so they trace and compile; where nothing was
+built the references run. `capture` turns a forward pass made of them into a plan that replays it in
+one parallel region.
+"""
+
+from limner.kernels.activations import Activation, activate, add, gated, multiply, scale
+from limner.kernels.attention import Places, attend, store
+from limner.kernels.library import available, current, get_threads, set_threads, using
+from limner.kernels.linear import linear_float, linear_quantized, quantize_activations
+from limner.kernels.packing import (
+    PackedFloats,
+    PackedWeight,
+    from_gguf,
+    pack,
+    pack_floats,
+    quantize,
+)
+from limner.kernels.plan import Plan, capture
+from limner.kernels.rows import argmax, embed, layer_norm, rms_norm, rotary_angles, rotate
+
+__all__ = [
+    "Activation",
+    "PackedFloats",
+    "PackedWeight",
+    "Places",
+    "Plan",
+    "activate",
+    "add",
+    "argmax",
+    "attend",
+    "available",
+    "capture",
+    "current",
+    "embed",
+    "from_gguf",
+    "gated",
+    "get_threads",
+    "layer_norm",
+    "linear_float",
+    "linear_quantized",
+    "multiply",
+    "pack",
+    "pack_floats",
+    "quantize",
+    "quantize_activations",
+    "rms_norm",
+    "rotary_angles",
+    "rotate",
+    "scale",
+    "set_threads",
+    "store",
+    "using",
+]

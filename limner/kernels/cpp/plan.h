@@ -1,0 +1,120 @@
+// A plan: kernels with their arguments, run in order inside one parallel region.
+//
+// Each kernel says which memory it reads and writes and how it divides that among threads. From this
+// the plan knows where threads have to meet: only before a kernel that touches memory which another
+// thread may have written, or may still be reading, since they last met.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "pool.h"
+
+namespace limner {
+
+// How a kernel divides a piece of memory among threads. Two kernels that divide the same memory in
+// the same way into as many units leave each thread with what it wrote itself.
+enum class Split : uint8_t {
+  kAny,      // any thread may touch any part
+  kRows,     // by rows: tokens
+  kColumns,  // by blocks of 16 columns, all rows
+  kHeads,    // by (row, head)
+};
+
+struct Access {
+  const void* begin;
+  int64_t bytes;
+  bool writes;
+  Split split = Split::kAny;
+  int64_t units = 0;
+};
+
+inline Access reads(const void* p, int64_t bytes, Split split = Split::kAny, int64_t units = 0) {
+  return {p, bytes, false, split, units};
+}
+inline Access writes(const void* p, int64_t bytes, Split split = Split::kAny, int64_t units = 0) {
+  return {p, bytes, true, split, units};
+}
+
+// A kernel is a small struct of arguments with
+//   void operator()(Worker&) const            this thread's share of the work
+//   std::vector<Access> accesses() const      all memory that changes or is changed between kernels
+struct Record {
+  void (*run)(const void* arguments, Worker& worker);
+  bool meet_first;
+  alignas(16) unsigned char arguments[240];
+};
+
+// Activations already quantised in this plan, so that layers with one input share the work.
+struct Quantised {
+  const void* input;
+  int64_t bytes, rows, columns, stride;
+  void* tiles;
+};
+
+class Plan {
+ public:
+  template <class Kernel>
+  void append(const Kernel& kernel) {
+    static_assert(sizeof(Kernel) <= sizeof(Record::arguments), "arguments do not fit a record");
+    static_assert(std::is_trivially_copyable<Kernel>::value, "a record is copied byte by byte");
+    Record record;
+    record.run = [](const void* arguments, Worker& worker) {
+      (*static_cast<const Kernel*>(arguments))(worker);
+    };
+    record.meet_first = note(kernel.accesses());
+    std::memcpy(record.arguments, &kernel, sizeof kernel);
+    records_.push_back(record);
+  }
+
+  // Runs records from `first` to the end on the pool's threads.
+  void run(size_t first = 0);
+
+  // The quantised form of an input if the plan holds one that is still true to it.
+  void* find_quantised(const void* input, int64_t rows, int64_t columns, int64_t stride) const;
+  void keep_quantised(const Quantised& quantised) { quantised_.push_back(quantised); }
+
+  // Memory that lives as long as the plan.
+  void* allocate(size_t bytes);
+
+  size_t size() const { return records_.size(); }
+  size_t meetings() const;
+
+ private:
+  bool note(const std::vector<Access>& accesses);
+  void forget_overwritten(const Access& access);
+
+  std::vector<Record> records_;
+  std::vector<Access> since_meeting_;
+  std::vector<Quantised> quantised_;
+  std::vector<Buffer> buffers_;
+};
+
+// Appends kernels to the plan being captured, or to one of its own when there is none, and runs what
+// it appended when it goes out of scope.
+class Submission {
+ public:
+  explicit Submission(Plan* capturing);
+  ~Submission();
+  Submission(const Submission&) = delete;
+  Submission& operator=(const Submission&) = delete;
+
+  template <class Kernel>
+  void append(const Kernel& kernel) {
+    plan_->append(kernel);
+  }
+
+  bool capturing() const { return plan_ != &own_; }
+  Plan& plan() { return *plan_; }
+  // Memory for what one kernel hands to the next.
+  void* between(size_t bytes);
+
+ private:
+  Plan own_;
+  Plan* plan_;
+  size_t first_;
+  std::unique_lock<std::mutex> turn_;
+};
+
+}  // namespace limner

@@ -1,0 +1,137 @@
+"""A captured forward pass replays to the bit, and says what it cannot replay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from limner import kernels
+
+
+class Step:
+    """A small decoder made of kernels, its inputs in fixed tensors."""
+
+    def __init__(self, batch=2, width=64, heads=4, key_heads=2, vocabulary=100):
+        torch.manual_seed(0)
+        self.table = kernels.quantize(torch.randn(vocabulary, width))
+        self.head_width = width // heads
+        keys = key_heads * self.head_width
+        sizes = {"query": (width, width), "key": (keys, width), "value": (keys, width),
+                 "output": (width, width), "gate": (96, width), "up": (96, width),
+                 "down": (width, 96)}  # fmt: skip
+        self.layers = [
+            {name: kernels.quantize(torch.randn(size) / 8, 4, minimum=True)
+             for name, size in sizes.items()} for _ in range(3)
+        ]  # fmt: skip
+        self.norm, self.frequency = torch.rand(width), torch.rand(self.head_width // 2)
+        self.caches = [torch.zeros(2, batch, key_heads, 50, self.head_width) for _ in range(3)]
+        self.tokens, self.positions = torch.arange(batch), torch.zeros(batch, dtype=torch.int64)
+        self.texts = torch.arange(batch)
+
+    def heads(self, hidden, weight):
+        return kernels.linear_quantized(hidden, weight).unflatten(-1, (-1, self.head_width))
+
+    def layer(self, hidden, weights, cache, angles, places):
+        normed = kernels.rms_norm(hidden, self.norm, 1e-5)
+        query, key, value = (
+            self.heads(normed, weights[name]) for name in ("query", "key", "value")
+        )
+        query, key = kernels.rotate(query, *angles), kernels.rotate(key, *angles)
+        kernels.store(key, cache[0], places)
+        kernels.store(value, cache[1], places)
+        mixed = kernels.attend(query, cache[0], cache[1], places, 0.25).flatten(-2)
+        hidden = hidden + kernels.linear_quantized(mixed, weights["output"])
+        normed = kernels.rms_norm(hidden, self.norm, 1e-5)
+        gate, up = (kernels.linear_quantized(normed, weights[name]) for name in ("gate", "up"))
+        return hidden + kernels.linear_quantized(kernels.gated(gate, up), weights["down"])
+
+    def __call__(self):
+        hidden = kernels.embed(self.tokens, self.table)
+        angles = kernels.rotary_angles(self.positions, self.frequency)
+        places = kernels.Places(self.texts, self.positions)
+        for weights, cache in zip(self.layers, self.caches, strict=True):
+            hidden = self.layer(hidden, weights, cache, angles, places)
+        logits = kernels.linear_quantized(kernels.rms_norm(hidden, self.norm, 1e-5), self.table)
+        return logits, kernels.argmax(logits)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_replay_equals_the_forward_pass_to_the_bit(variant, batch, threads):
+    kernels.set_threads(threads, pin=False)
+    captured, plain = Step(batch), Step(batch)
+    with kernels.capture() as plan:
+        logits, best = captured()
+    assert plan.complete
+    assert torch.equal(logits, plain()[0])
+    for position in range(1, 40):
+        for step in (captured, plain):
+            step.positions.fill_(position)
+            step.tokens.copy_(best if step is plain else best.clone())
+        plan.replay()
+        expected_logits, expected_best = plain()
+        assert torch.equal(logits, expected_logits)
+        assert torch.equal(best, expected_best)
+
+
+def test_threads_meet_only_where_they_must(variant):
+    with kernels.capture() as plan:
+        Step(1)()
+    # Query, key and value share one quantised input and wait for nothing in between; so do gate,
+    # up, their product, and the residual sum after a product.
+    assert len(plan) == 3 * 22 + 7
+    assert plan.meetings < 0.55 * len(plan)
+
+
+def test_memory_that_is_free_again_is_used_again(variant):
+    with kernels.capture() as plan:
+        Step(1)()
+    small = plan.nbytes
+    with kernels.capture() as plan:
+        hidden = torch.zeros(512, 512)
+        for _ in range(100):
+            hidden = kernels.add(hidden, hidden)
+    assert small < 2**21
+    assert plan.nbytes < 10 * hidden.nbytes
+
+
+def test_results_outlive_the_plan(variant):
+    with kernels.capture() as plan:
+        result = kernels.add(torch.ones(1000), torch.ones(1000))
+    del plan
+    assert torch.equal(result, torch.full((1000,), 2.0))
+
+
+def test_sums_and_products_of_pytorch_become_kernels(variant):
+    first, second = torch.ones(3, 4), torch.ones(3, 4)
+    with kernels.capture() as plan:
+        result = (first + second) * second
+    first.fill_(5.0)
+    plan.replay()
+    assert torch.equal(result, torch.full((3, 4), 6.0))
+
+
+def test_an_operator_that_is_no_kernel_is_named(variant):
+    hidden = torch.ones(3, 4)
+    with kernels.capture() as plan:
+        kernels.add(hidden, hidden).cumsum(0)
+    assert plan.foreign == ["aten.cumsum.default"]
+    with pytest.raises(ValueError, match=r"lacks aten.cumsum.default: run the forward pass itself"):
+        plan.replay()
+
+
+def test_views_are_let_through_and_hidden_copies_are_not(variant):
+    hidden = torch.ones(2, 3, 4)
+    with kernels.capture() as plan:
+        kernels.add(hidden.flatten(0, 1)[1:], hidden.view(6, 4)[:-1])
+    assert plan.complete
+    with kernels.capture() as plan:
+        kernels.add(hidden.transpose(0, 2), hidden.transpose(0, 2))
+    assert plan.foreign == ["a copy to make a kernel's input contiguous"]
+
+
+def test_without_compiled_kernels_there_is_no_plan():
+    with kernels.using(None), kernels.capture() as plan:
+        kernels.add(torch.ones(1), torch.ones(1))
+    assert not plan.complete
+    assert "no compiled kernels" in plan.foreign
