@@ -194,7 +194,7 @@ def save_folder(
     folder.mkdir(parents=True, exist_ok=True)
     dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
     write_safetensors(
-        their_tensors(family.translations(config), named_tensors(network)),
+        _their_tensors(family.translations(config), named_tensors(network)),
         folder,
         max_shard_bytes,
     )
@@ -207,7 +207,7 @@ def save_folder(
     staged.replace(folder / "config.json")
 
 
-def their_tensors(
+def _their_tensors(
     translations: Iterator[Translation], parameters: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
     for rule in translations:

@@ -17,7 +17,7 @@ from gguf.quants import quantize
 from numpy.typing import NDArray
 from torch import Tensor
 
-from limner.checkpoints.checkpoint import named_tensors, their_tensors
+from limner.checkpoints.checkpoint import named_tensors
 from limner.checkpoints.disk import (
     explain_full_disk,
     require_space,
@@ -46,10 +46,8 @@ FORMATS: Mapping[str, LlamaFileType] = {
 }
 #: Small tables that llama.cpp takes in F32 only, or keeps so, by the last part of their names.
 PRECISE = ("ffn_gate_inp", "position_embd", "token_types", "attn_rel_b")
-#: Tables of the vocabulary; the finest block format is as coarse as llama.cpp makes those that
-#: logits are computed from.
-OUTPUTS = ("output.weight",)
-TABLE = "token_embd.weight"
+#: The tables of the vocabulary; the first is left out when it is the second.
+OUTPUT, EMBEDDING = "output.weight", "token_embd.weight"
 QUANTIZATION_VERSION = 2
 
 Array = NDArray[Any]
@@ -96,7 +94,7 @@ def save_gguf(
         ValueError: the format is unknown, or llama.cpp would compute or tokenize otherwise.
         OSError: the disk is full.
     """
-    _check_format(format)
+    check_format(format)
     family = _family_of(network)
     header = family.write_gguf(network.config)
     translations = tuple(family.gguf_translations(network.config))
@@ -107,13 +105,14 @@ def save_gguf(
     require_space(path.parent, needed, "a GGUF file")
     staging = staging_folder(path.parent, f".{path.name}.unfinished")
     with staging as folder, explain_full_disk(path.parent, needed, "a GGUF file"):
-        tensors = _tensors(header, translations, named_tensors(network))
+        tensors = _tensors(header, translations, named_tensors(network), "cpu")
         _write(folder / "model.gguf", fields | dict(metadata or {}), rows, tensors, progress)
         os.replace(folder / "model.gguf", path)
         sync_folder(path.parent)
 
 
-def _check_format(format: str) -> None:
+def check_format(format: str) -> None:
+    """ValueError unless files can be written in this format."""
     if format in FORMATS:
         return
     reason = "cannot be written" if format in GGMLQuantizationType.__members__ else "is unknown"
@@ -151,10 +150,9 @@ def _table(
     network: Network, header: GGUFHeader, translations: tuple[Translation, ...], format: str
 ) -> Iterator[_Row]:
     """Names, shapes and formats of all tensors, worked out without computing any."""
-    shapes = {name: tensor.to("meta") for name, tensor in named_tensors(network).items()}
-    named = dict(_tensors(header, translations, shapes))
+    named = dict(_tensors(header, translations, named_tensors(network), "meta"))
+    tied = OUTPUT not in named
     for name, tensor in named.items():
-        tied = OUTPUTS[0] not in named
         yield _Row(name, tuple(tensor.shape), _format_of(name, tensor.shape, format, tied))
 
 
@@ -162,17 +160,24 @@ def _format_of(name: str, shape: torch.Size, format: str, tied: bool) -> GGMLQua
     stem = name.removesuffix(".weight").rpartition(".")[2]
     if len(shape) < 2 or stem in PRECISE or stem.endswith("norm"):
         return GGMLQuantizationType.F32
-    if name in OUTPUTS or (tied and name == TABLE):
+    if name == (EMBEDDING if tied else OUTPUT):
         format = "Q8_0" if format.startswith("Q") else format
     weights, _ = GGML_QUANT_SIZES[GGMLQuantizationType[format]]
     return GGMLQuantizationType[format if shape[-1] % weights == 0 else "F16"]
 
 
 def _tensors(
-    header: GGUFHeader, translations: tuple[Translation, ...], ours: Mapping[str, Tensor]
+    header: GGUFHeader,
+    translations: tuple[Translation, ...],
+    ours: Mapping[str, Tensor],
+    device: str,
 ) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of the file in float32, computed when asked for."""
     yield from header.tensors.items()
-    yield from their_tensors(iter(translations), ours)
+    for rule in translations:
+        # Before what the rule computes, which would round once more in 16 bits.
+        parts = [ours[name].detach().to(device, torch.float32) for name in rule.ours]
+        yield from zip(rule.theirs, rule.save(parts), strict=True)
 
 
 def _write(
@@ -230,7 +235,7 @@ def _add(writer: GGUFWriter, key: str, value: object) -> None:
 
 def _encode(row: _Row, tensor: Tensor) -> Array:
     """The numbers of a tensor in the format of its row."""
-    plain = tensor.detach().to("cpu", torch.float32).contiguous()
+    plain = tensor.float().contiguous()
     if row.format == GGMLQuantizationType.F16:
         largest = plain.abs().max().item() if plain.numel() else 0.0
         if largest > torch.finfo(torch.float16).max:

@@ -17,8 +17,9 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path, monkeypatch):
-    """No test sees the models or the history of whoever runs it."""
+    """No test sees the models, the keys or the history of whoever runs it."""
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LIMNER_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("LIMNER_TRACEBACK", raising=False)
 
 
