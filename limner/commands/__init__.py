@@ -20,6 +20,8 @@ COMMANDS = {
     "translate": "Turn a text into another: translation, summary, answer",
     "transcribe": "Write down what is said in a sound file",
     "tokenize": "Show how a text is cut into tokens",
+    "serve": "Serve a model to the field's clients over HTTP",
+    "keys": "Create, list or revoke API keys for the server",
     "convert": "Turn a model into a folder for transformers, or a GGUF file for llama.cpp",
 }
 

@@ -133,6 +133,7 @@ def reader(tiny_cache, tmp_path, monkeypatch):
     level = logging.getLogger("limner").level
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIMNER_CACHE", str(tiny_cache))
+    monkeypatch.setenv("LIMNER_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     with open(os.devnull) as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)

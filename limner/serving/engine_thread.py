@@ -1,0 +1,269 @@
+"""The thread that owns an engine: requests in and events out, through queues.
+
+The asyncio side never touches the engine. It hands over orders; the thread carries them out between
+two steps, and hands back what each step made, a whole step at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from limner.inference.engine import Engine
+from limner.inference.sampling import Sampling
+from limner.inference.sequence import Event
+from limner.inference.sequence import Sequence as EngineSequence
+from limner.inference.stopping import TextDecoder
+
+Result = TypeVar("Result")
+Order = Callable[[], None]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What one answer is made from; `sample` tells apart several to one prompt under one seed."""
+
+    tokens: list[int]
+    sampling: Sampling
+    sample: int = 0
+
+
+class QueueFullError(Exception):
+    """More answers are under way and waiting than the server takes on."""
+
+
+class AnswerFailedError(Exception):
+    """The engine could not go on with an answer; the message is one line."""
+
+
+class Observer(Protocol):
+    """Who measures (`limner.serving.metrics`). Called on the asyncio side."""
+
+    def first_token(self, seconds: float, /) -> None:
+        """An answer's first token came this long after its request."""
+        ...
+
+    def next_token(self, seconds: float, /) -> None:
+        """A further token came this long after the one before."""
+        ...
+
+
+class Answers:
+    """The answers to one request, in the making.
+
+    Iterating gives (index of the answer, event) as they come, until all have ended; what was
+    cancelled ends with an event too. Raises AnswerFailedError if one cannot go on.
+    """
+
+    def __init__(self, count: int, cancel: Callable[[Answers], None], observer: Observer) -> None:
+        self.count = self.unfinished = count
+        self.sequences: list[EngineSequence] = []  # the engine thread's own
+        self._cancel, self._observer = cancel, observer
+        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._latest: list[float | None] = [None] * count
+        self._submitted = time.perf_counter()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
+        left = self.count
+        while left:
+            index, event = await self._events.get()
+            left -= event.finish_reason is not None
+            if event.finish_reason == "error":
+                raise AnswerFailedError(event.error)
+            yield index, event
+
+    def cancel(self) -> None:
+        """End what is unfinished, and free its rows before the engine's next step."""
+        if self.unfinished:
+            self._cancel(self)
+
+    def receive(self, index: int, event: Event) -> None:
+        """Take an event from the engine thread; runs on the asyncio side."""
+        self.unfinished -= event.finish_reason is not None
+        if event.token is not None:
+            self._measure(index)
+        self._events.put_nowait((index, event))
+
+    def _measure(self, index: int) -> None:
+        now, latest = time.perf_counter(), self._latest[index]
+        if latest is None:
+            self._observer.first_token(now - self._submitted)
+        else:
+            self._observer.next_token(now - latest)
+        self._latest[index] = now
+
+
+class EngineThread:
+    """Steps an engine in a thread of its own for as long as there is work.
+
+    Args:
+        engine: nobody else may touch it from now on.
+        new_decoder: makes the decoder of one answer.
+        most_waiting: answers that may wait for a row; more are refused with QueueFullError.
+        observer: told how long tokens took.
+
+    Make it, and call it, on one asyncio loop. An error in a step ends the answers that were in
+    that step, each with an event that says so; the thread goes on with the others.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        new_decoder: Callable[[], TextDecoder],
+        *,
+        most_waiting: int,
+        observer: Observer,
+    ) -> None:
+        self.engine, self.new_decoder, self.observer = engine, new_decoder, observer
+        self.capacity = engine.scheduler.rows + most_waiting
+        self.unfinished = 0
+        self._loop = asyncio.get_running_loop()
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._places: dict[int, tuple[Answers, int]] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="limner-engine", daemon=True)
+        self._thread.start()
+
+    # The asyncio side
+
+    @property
+    def running(self) -> int:
+        """Answers that have a row."""
+        return sum(sequence.row is not None for sequence in self.engine.scheduler.sequences)
+
+    def submit(self, submissions: Sequence[Submission]) -> Answers:
+        """Queue the answers to one request, all or none.
+
+        The caller has checked them as the engine does. Raises QueueFullError, and ValueError if
+        they are more than would ever fit.
+        """
+        count = len(submissions)
+        if count > self.capacity:
+            raise ValueError(
+                f"the request asks for {count} answers but this server takes {self.capacity} at "
+                "once: ask for fewer"
+            )
+        if self.unfinished + count > self.capacity:
+            raise QueueFullError
+        self.unfinished += count
+        answers = Answers(count, self._cancel, self.observer)
+        self._orders.put(partial(self._admit, list(submissions), answers))
+        return answers
+
+    async def call(self, function: Callable[[], Result]) -> Result:
+        """What a function that needs the engine's network returns; it runs between two steps."""
+        done: asyncio.Future[Result] = self._loop.create_future()
+        self._orders.put(partial(self._call, function, done))
+        return await done
+
+    async def stop(self) -> None:
+        """Cancel what is unfinished and end the thread."""
+        self._orders.put(self._stop)
+        await asyncio.to_thread(self._thread.join)
+
+    def _cancel(self, answers: Answers) -> None:
+        self._orders.put(partial(self._end, answers))
+
+    def _receive(self, reports: Sequence[tuple[Answers, int, Event]]) -> None:
+        for answers, index, event in reports:
+            self.unfinished -= event.finish_reason is not None
+            answers.receive(index, event)
+
+    # The engine's side
+
+    def _work(self) -> None:
+        while not self._stopping:
+            self._take_orders()
+            if self.engine.busy:
+                self._step()
+
+    def _take_orders(self) -> None:
+        """Carry out what is asked for; with nothing else to do, wait for it."""
+        if not self.engine.busy:
+            self._orders.get()()
+        while True:
+            try:
+                order = self._orders.get_nowait()
+            except queue.Empty:
+                return
+            order()
+
+    def _step(self) -> None:
+        try:
+            events = self.engine.step()
+        except Exception:  # whatever it is, the other answers must go on
+            logger.exception("a step of the engine failed")
+            events = self._fail_running()
+        self._report(events)
+
+    def _fail_running(self) -> list[Event]:
+        """End every answer that was in the step; the engine's next plan frees their rows."""
+        running = [s for s in self.engine.scheduler.sequences if s.row is not None]
+        error = "the engine failed while computing this answer; the server's log says why"
+        return [sequence.finish("error", error) for sequence in running if not sequence.finished]
+
+    def _admit(self, submissions: list[Submission], answers: Answers) -> None:
+        for index, submission in enumerate(submissions):
+            try:
+                sequence = self.engine.submit(
+                    submission.tokens,
+                    submission.sampling,
+                    sample=submission.sample,
+                    decoder=self.new_decoder(),
+                )
+            except ValueError as error:
+                event = Event(-1, finish_reason="error", error=str(error))
+                self._hand_over([(answers, index, event)])
+                continue
+            answers.sequences.append(sequence)
+            self._places[sequence.id] = answers, index
+
+    def _end(self, answers: Answers) -> None:
+        for sequence in answers.sequences:
+            self.engine.cancel(sequence)
+
+    def _call(self, function: Callable[[], Any], done: asyncio.Future[Any]) -> None:
+        def settle(result: Any, error: Exception | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+        try:
+            result, error = function(), None
+        except Exception as raised:  # the caller's to deal with, on its own side
+            result, error = None, raised
+        self._loop.call_soon_threadsafe(settle, result, error)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        unfinished = [s for s in self.engine.scheduler.sequences if not s.finished]
+        for sequence in unfinished:
+            self.engine.cancel(sequence)
+        self._report([sequence.events[-1] for sequence in unfinished])
+
+    def _report(self, events: Sequence[Event]) -> None:
+        reports = []
+        for event in events:
+            if event.sequence not in self._places:
+                continue  # it failed in a step that had already drawn this token
+            answers, index = self._places[event.sequence]
+            reports.append((answers, index, event))
+            if event.finish_reason:
+                del self._places[event.sequence]
+        self._hand_over(reports)
+
+    def _hand_over(self, reports: list[tuple[Answers, int, Event]]) -> None:
+        if reports:
+            self._loop.call_soon_threadsafe(self._receive, reports)

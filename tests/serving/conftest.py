@@ -1,0 +1,119 @@
+"""A live server over a tiny random model, on a free port, in a thread."""
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.client import HTTPConnection
+
+import openai
+import pytest
+
+import limner
+from limner.serving.keys import KeyStore
+from limner.serving.server import Loading, Server, Serving
+from tests.docs.tiny_model import write_tiny_model
+
+
+@contextmanager
+def running(server):
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.registry.ready:
+        assert thread.is_alive(), server.failure
+        time.sleep(0.01)
+    try:
+        yield server
+    finally:
+        server.uvicorn.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_tiny_model(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def alone(tiny):
+    """The same model in this process, to compare with."""
+    return limner.load(tiny, context=512)
+
+
+@pytest.fixture(scope="session")
+def start(tiny, tmp_path_factory):
+    """Start a server over the tiny model: `with start(port=0, ...) as server`."""
+
+    def make(store=None, **settings):
+        nowhere = KeyStore(tmp_path_factory.mktemp("keys") / "keys.sqlite")
+        loading = Loading({"tiny": lambda: limner.load(tiny, context=512)})
+        return running(Server(loading, Serving(port=0, **settings), store or nowhere))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def server(start):
+    with start() as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    with openai.OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+class Reply:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def error(self):
+        return self.json["error"]
+
+
+def ask(server, method, path, body=None, **headers):
+    """Send a request as it is, and read the whole answer."""
+    host, port = server.address.removeprefix("http://").split(":")
+    connection = HTTPConnection(host, int(port), timeout=30)
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, {"Content-Type": "application/json"} | given)
+    response = connection.getresponse()
+    reply = Reply(response.status, response.headers, response.read())
+    connection.close()
+    return reply
+
+
+@pytest.fixture
+def send(server):
+    """Send a request to the shared server: `send("POST", "/tokenize", {...})`."""
+
+    def to_server(method, path, body=None, **headers):
+        return ask(server, method, path, body, **headers)
+
+    return to_server
+
+
+@pytest.fixture
+def idle(server):
+    """Wait until no row is taken; fails if one stays so."""
+
+    def wait():
+        thread = server.registry.served["tiny"].thread
+        for _ in range(500):
+            if not thread.unfinished and not thread.running and not thread.engine.busy:
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{thread.running} rows are still taken, {thread.unfinished} open")
+
+    return wait
