@@ -1,0 +1,1 @@
+"""Data: sources of text, token shards, packing into rows, mixing, and noise."""
