@@ -5,6 +5,7 @@ import pytest
 
 from limner.data import manifest, preparing
 from limner.data.corpus import lengths, open_corpus
+from limner.data.files import write_whole
 from limner.data.manifest import MANIFEST, read_manifest
 from limner.data.preparing import prepare
 from limner.data.sources import text_source
@@ -70,7 +71,7 @@ def test_any_stretch_across_shards_is_read_as_from_one_array(source, tmp_path):
 def test_a_killed_preparation_goes_on_to_the_same_files(source, tmp_path, monkeypatch, killed_at):
     prepare(source(), byte_level(), tmp_path / "straight", shard_tokens=200)
     writes = itertools.count(1)
-    write = preparing.write_whole
+    write = write_whole
 
     def killed(path, parts):
         if next(writes) == killed_at:
