@@ -18,11 +18,11 @@ COMMANDS = {
     "embed": "Turn texts into vectors, or say how alike they are",
     "fill-mask": "Fill the blanks of a text",
     "translate": "Turn a text into another: translation, summary, answer",
-    "transcribe": "Write down what is said in a sound file",
+    "transcribe": "Write down what is said in a WAV file, with a model such as Whisper",
     "tokenize": "Show how a text is cut into tokens",
     "serve": "Serve a model to the field's clients over HTTP",
     "keys": "Create, list or revoke API keys for the server",
-    "convert": "Turn a model into a folder for transformers, or a GGUF file for llama.cpp",
+    "convert": "Turn a model into a folder that transformers opens, or into a GGUF file for llama.cpp",
 }
 
 USAGE = """\
