@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.checkpoints.gguf import GGUFFile
+from limner.checkpoints.llama2c import Llama2CFile
 from limner.checkpoints.opening import open_tensors
 from limner.checkpoints.safetensors import write_safetensors
 from limner.checkpoints.tensors import TensorSource
@@ -61,7 +62,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, allow_pickle: bool = False) -> Checkpoint:
-    """Open a Hugging Face folder or a GGUF file without reading weights.
+    """Open a Hugging Face folder, a GGUF or a llama2.c file without reading weights.
 
     `allow_pickle` also opens weights that are pickled, with `weights_only`. Raises
     FileNotFoundError if there is nothing, ValueError if it is neither, pickled or damaged.
@@ -71,7 +72,7 @@ def open_checkpoint(path: Path, allow_pickle: bool = False) -> Checkpoint:
     if path.is_dir() and (path / "config.json").exists():
         return _open_folder(path, allow_pickle)
     source = open_tensors(path, allow_pickle)
-    if isinstance(source, GGUFFile):
+    if isinstance(source, GGUFFile | Llama2CFile):
         return _open_gguf(path, source)
     raise ValueError(f"'{path}' has weights but no config.json: give the folder that has both")
 
@@ -95,7 +96,7 @@ def _open_folder(folder: Path, allow_pickle: bool) -> Checkpoint:
     )
 
 
-def _open_gguf(path: Path, file: GGUFFile) -> Checkpoint:
+def _open_gguf(path: Path, file: GGUFFile | Llama2CFile) -> Checkpoint:
     architecture = file.metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise ValueError(f"'{path}' names no architecture: it describes no model")
@@ -104,7 +105,7 @@ def _open_gguf(path: Path, file: GGUFFile) -> Checkpoint:
     config = family.read_gguf(GGUFFields(file.metadata, shapes, file.read))
     return Checkpoint(
         path,
-        "GGUF",
+        "GGUF" if isinstance(file, GGUFFile) else "llama2.c",
         config,
         file,
         tuple(family.gguf_translations(config)),

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from limner.checkpoints.gguf import MAGIC, GGUFFile
+from limner.checkpoints.llama2c import Llama2CFile, is_llama2c
 from limner.checkpoints.pickles import NAMES, PickledTensors, PickleRefusedError, is_pickle
 from limner.checkpoints.safetensors import INDEX, WEIGHTS, SafetensorsFile, SafetensorsFolder
 from limner.checkpoints.tensors import TensorSource
 
 
 def open_tensors(path: str | Path, allow_pickle: bool = False) -> TensorSource:
-    """The tensors in a GGUF file, a safetensors file or a folder of safetensors.
+    """The tensors in a GGUF, safetensors or llama2.c file, or a folder of safetensors.
 
     Args:
         path: the file or folder.
@@ -27,6 +28,8 @@ def open_tensors(path: str | Path, allow_pickle: bool = False) -> TensorSource:
         start = file.read(4)
     if start == MAGIC:
         return GGUFFile(path)
+    if is_llama2c(path):
+        return Llama2CFile(path)
     if is_pickle(path):
         return _open_pickle(path, allow_pickle)
     return SafetensorsFile(path)
