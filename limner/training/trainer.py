@@ -1,0 +1,298 @@
+"""The trainer: one loop for every objective. It adds, divides once, and never learns the loss.
+
+B rows, T time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from limner.checkpoints.checkpoint import save_folder
+from limner.data.batches import Batch, collate
+from limner.data.mixing import Stream
+from limner.models.decoder import Decoder
+from limner.models.network import Network
+from limner.objectives.loss import Loss, Objective, add
+from limner.tokenizers import Tokenizer
+from limner.training.average import WeightAverage
+from limner.training.checkpoints import load_snapshot, save_snapshot, snapshots
+from limner.training.events import LOG, EventLog, Listener
+from limner.training.interruption import only_run, stopping_on_signals
+from limner.training.optimizers import Optimizers
+from limner.training.recompute import recomputing
+from limner.training.resuming import Standing, restore, take_snapshot
+from limner.training.samples import write_samples
+from limner.training.settings import TrainingSettings
+from limner.training.speed import Meter, matrix_product_peak, memory_used
+
+#: Saving takes at most this share of the time, unless the settings say when to save.
+SAVING_SHARE = 0.02
+#: So many steps in a row that are not finite end the run.
+HOPELESS = 20
+MODEL = "model"
+
+
+class Trainer:
+    """Trains a network.
+
+    Args:
+        network: what is trained; on the device where it is to be trained.
+        objective: what is learnt. If it is an `nn.Module`, its parameters are trained too.
+        stream: rows for ever; its state is kept with the checkpoints.
+        folder: gets `metrics.jsonl`, `checkpoints/` and, at the end, `model/`, a Hugging Face
+            folder. If it holds checkpoints, the run goes on from the newest as if never stopped.
+        settings: how.
+        tokenizer: saved with the model; samples need it.
+        validation: makes the batches to validate on, the same each time.
+        bytes_per_token: of the validation text, to report bits a byte.
+        listeners: told of each event.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        stream: Stream,
+        folder: Path,
+        settings: TrainingSettings,
+        *,
+        tokenizer: Tokenizer | None = None,
+        validation: Callable[[], Iterable[Batch]] | None = None,
+        bytes_per_token: float | None = None,
+        listeners: tuple[Listener, ...] = (),
+    ) -> None:
+        self.network, self.objective, self.stream = network, objective, stream
+        self.folder, self.settings, self.tokenizer = folder, settings, tokenizer
+        self.validation, self.bytes_per_token = validation, bytes_per_token
+        own = {"objective": objective} if isinstance(objective, nn.Module) else {}
+        self.trained = nn.ModuleDict({"network": network, **own})
+        self.device = next(network.parameters()).device
+        self.optimizers = Optimizers(self.trained, settings.optimizer)
+        self.average = WeightAverage(network, settings.average) if settings.average else None
+        self.log = EventLog(folder / LOG, listeners)
+        self.standing = Standing()
+        self.stopping = False
+        self._saved_at = self._saving_took = 0.0
+        self.meter = Meter(network)
+
+    # The loop
+
+    def fit(self) -> Standing:
+        """Train to the end, or until Ctrl-C or SIGTERM, which end the run after the step in flight.
+
+        Raises:
+            ValueError: twenty steps in a row were not finite, the folder is in use, or what it
+                holds does not fit the network or the data.
+            OSError: the disk is full.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        recompute = recomputing(self.network) if self.settings.recompute else nullcontext()
+        with only_run(self.folder), stopping_on_signals(self._stop), recompute:
+            self.resume()
+            self._begin()
+            while not self.done and not self.stopping:
+                self.step()
+                self._look_around()
+            self._end()
+        return self.standing
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are, or no better model came for too long."""
+        return self.standing.stopped_early or self.standing.step >= self.settings.steps
+
+    def step(self) -> None:
+        """Move the parameters once."""
+        started = time.perf_counter()
+        rate = self.settings.schedule.share(self.standing.step, self.settings.steps)
+        self.optimizers.set_rate(rate)
+        batch = collate(list(islice(self.stream, self.settings.rows))).to(self.device)
+        parts = batch.split(self.settings.micro_rows or len(batch))
+        total = add(self.accumulate(part) for part in parts)
+        norm = self.update(total)
+        tokens = int(batch.mask.sum())
+        self.standing.step += 1
+        self.standing.tokens += tokens
+        self.meter.note(time.perf_counter() - started, tokens, batch.tokens.shape[1])
+        self._report(total, norm, rate)
+        if self.standing.refused_in_a_row == HOPELESS:
+            raise ValueError(
+                f"{HOPELESS} steps in a row were not finite, up to step {self.standing.step}: "
+                "lower optimizer.rate, or raise schedule.warmup"
+            )
+
+    def accumulate(self, batch: Batch) -> Loss:
+        """Add the gradient of a batch to what is there; its loss."""
+        with self._precision():
+            loss = self.objective.loss(self.network, batch)
+        if loss.total.requires_grad:
+            torch.autograd.backward(loss.total)
+        return loss.detach()
+
+    def update(self, total: Loss) -> Tensor:
+        """Divide the gradient once and move, unless something is not finite; the gradient's norm.
+
+        A step that is not finite leaves the parameters and what the optimizer keeps as they were.
+        """
+        self.optimizers.divide_gradients(total.weight)
+        norm = self.optimizers.clip(self.settings.clip or math.inf)
+        if bool((norm + total.total).isfinite()):
+            self.optimizers.step()
+            self.standing.refused_in_a_row = 0
+            if self.average is not None:
+                self.average.update(self.standing.step)
+        else:
+            self.standing.refused += 1
+            self.standing.refused_in_a_row += 1
+        self.optimizers.forget_gradients()
+        return norm
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The loss on the validation batches, each counted by its weight."""
+        assert self.validation is not None
+        with self._precision(), self._averaged():
+            losses = (
+                self.objective.loss(self.network, batch.to(self.device)).detach()
+                for batch in self.validation()
+            )
+            means = add(losses).means()
+        if self.bytes_per_token is not None:
+            means["bits_per_byte"] = means["loss"] / math.log(2) / self.bytes_per_token
+        return means
+
+    # Going on
+
+    def save(self) -> None:
+        """Write a checkpoint now."""
+        started = time.perf_counter()
+        save_snapshot(
+            self._checkpoints, self.standing.step, take_snapshot(self), self.settings.keep
+        )
+        self._saved_at = time.perf_counter()
+        self._saving_took = self._saved_at - started
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one; ValueError if it is of another run."""
+        found = snapshots(self._checkpoints)
+        if found:
+            restore(self, load_snapshot(found[-1]), found[-1])
+            self.log.forget_after(self.standing.step)
+        else:
+            self.log.path.unlink(missing_ok=True)
+
+    def save_model(self) -> Path:
+        """Write the model as a Hugging Face folder, with the averaged weights if there are any."""
+        with self._averaged():
+            save_folder(self.network, self.folder / MODEL, self.tokenizer)
+        return self.folder / MODEL
+
+    # What happens between steps
+
+    def _begin(self) -> None:
+        dtype = torch.bfloat16 if self._half else torch.float32
+        if self.settings.measure_peak:
+            self.meter.peak = matrix_product_peak(self.device, dtype)
+        self.log.tell(
+            "start",
+            step=self.standing.step,
+            steps=self.settings.steps,
+            parameters=sum(p.numel() for p in self.optimizers.parameters),
+            peak=self.meter.peak,
+        )
+
+    def _report(self, total: Loss, norm: Tensor, rate: float) -> None:
+        means = {name: _finite(mean) for name, mean in total.means().items()}
+        self.log.tell(
+            "step",
+            step=self.standing.step,
+            **means,
+            rate=rate * self.settings.optimizer.rate,
+            norm=_finite(float(norm)),
+            tokens=self.standing.tokens,
+            refused=self.standing.refused,
+            tokens_per_second=self.meter.tokens_per_second,
+            peak_share=self.meter.peak_share,
+            memory=memory_used(self.device),
+            seconds_left=self.meter.seconds * (self.settings.steps - self.standing.step),
+        )
+
+    def _look_around(self) -> None:
+        """Validate, sample and save, each when it is due."""
+        step, last = self.standing.step, self.standing.step == self.settings.steps
+        often = max(self.settings.steps // 20, 1)
+        if self.validation is not None and (
+            last or step % (self.settings.validate_every or often) == 0
+        ):
+            self._validated(self.validate())
+        every = self.settings.sample_every or self.settings.validate_every or often
+        if self.settings.samples and (last or step % every == 0):
+            self._sample()
+        if self._saving_is_due():
+            self.save()
+
+    def _validated(self, means: dict[str, float]) -> None:
+        standing = self.standing
+        self.log.tell("validation", step=standing.step, **means)
+        standing.since_best += 1
+        if means["loss"] < standing.best:
+            standing.best, standing.since_best = means["loss"], 0
+            if self.settings.patience is not None:
+                self.save_model()
+        elif standing.since_best == self.settings.patience:
+            self.log.tell("early stop", step=standing.step, best=standing.best)
+            standing.stopped_early = True
+
+    def _sample(self) -> None:
+        assert isinstance(self.network, Decoder)
+        assert self.tokenizer is not None
+        with self._averaged():
+            texts = write_samples(self.network, self.tokenizer, self.settings)
+        self.log.tell("samples", step=self.standing.step, samples=texts)
+
+    def _saving_is_due(self) -> bool:
+        if self.settings.save_every is not None:
+            return self.standing.step % self.settings.save_every == 0
+        return time.perf_counter() - self._saved_at > self._saving_took / SAVING_SHARE
+
+    def _end(self) -> None:
+        self.save()
+        validated = math.isfinite(self.standing.best)
+        if self.done and not (validated and self.settings.patience is not None):
+            self.save_model()
+        self.log.tell("end", step=self.standing.step, finished=self.done)
+
+    # What surrounds it
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def _half(self) -> bool:
+        """Whether matrix products are in bfloat16."""
+        wanted = self.settings.precision
+        fit = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return wanted == "bfloat16" or (wanted == "auto" and fit)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._half)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.applied()
+
+    def _stop(self) -> None:
+        self.stopping = True
+
+
+def _finite(number: float) -> float | None:
+    """JSON knows no infinity."""
+    return number if math.isfinite(number) else None
