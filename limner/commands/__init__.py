@@ -22,7 +22,7 @@ COMMANDS = {
     "tokenize": "Show how a text is cut into tokens",
     "serve": "Serve a model to the field's clients over HTTP",
     "keys": "Create, list or revoke API keys for the server",
-    "convert": "Turn a model into a folder that transformers opens, or into a GGUF file for llama.cpp",
+    "convert": "Turn a model into a folder for transformers or a GGUF file for llama.cpp",
 }
 
 USAGE = """\

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Command(CommandSettings):
-    """Turn a model into a folder that transformers opens, or into a GGUF file for llama.cpp.
+    """Turn a model into a folder for transformers or a GGUF file for llama.cpp.
 
     A folder gets config.json, safetensors, tokenizer.json and the chat template. Weights in block
     formats become plain numbers there, and other blocks in a GGUF file.
