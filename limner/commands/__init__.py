@@ -13,6 +13,8 @@ from collections.abc import Sequence
 COMMANDS = {
     "pull": "Download a model, or list those that can be had",
     "info": "What a model is made of, and the memory and arithmetic it takes",
+    "data": "Turn texts into shards of tokens to train on, or say what such a folder holds",
+    "pretrain": "Train a model from raw text",
     "generate": "Answer a prompt, or continue a text",
     "chat": "Talk with a model",
     "embed": "Turn texts into vectors, or say how alike they are",

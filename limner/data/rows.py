@@ -31,7 +31,10 @@ class Row(NamedTuple):
 class Rows(Protocol):
     """Rows by their number, which may be cut otherwise each epoch."""
 
-    length: int
+    @property
+    def length(self) -> int:
+        """Tokens of a row that are read, T."""
+        ...
 
     def count(self, shift: float) -> int:
         """How many rows there are."""

@@ -78,7 +78,7 @@ class Spelling:
         text = self._engine.id_to_token(token_id)
         if text is None:
             return b""
-        if not self._steps:
+        if self._engine.decoder is None:
             return (text if first else " " + text).encode()
         for step in self._steps:
             spelled = _STEPS[step["type"]](text, step, first)

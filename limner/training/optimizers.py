@@ -23,7 +23,7 @@ class OptimizerSettings(Settings):
     """adamw (Loshchilov and Hutter 2019), muon for the matrices inside and adamw for the rest
     (Jordan et al. 2024), or adafactor, which keeps next to nothing (Shazeer and Stern 2018)"""
     rate: float = Field(default=6e-4, gt=0)
-    """the highest learning rate"""
+    """the highest learning rate; of adafactor as a share of each matrix' own size"""
     decay: float = Field(default=0.1, ge=0)
     """weight decay of matrices inside the network"""
     betas: tuple[float, float] = (0.9, 0.95)

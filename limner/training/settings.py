@@ -14,7 +14,7 @@ from limner.training.schedules import ScheduleSettings
 class TrainingSettings(Settings):
     """How a network is trained."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(default=1000, ge=1)
     """how often the parameters are moved"""
     rows: int = Field(default=32, ge=1)
     """rows of the data in a step"""
@@ -45,7 +45,7 @@ class TrainingSettings(Settings):
     samples: tuple[str, ...] = ()
     """beginnings that the model continues while it is trained"""
     sample_tokens: int = Field(default=64, ge=1)
-    """tokens of a sample"""
+    """tokens of a sample, if the context has room for so many"""
     save_every: int | None = Field(default=None, ge=1)
     """steps between checkpoints; not given: as often as takes no more than 2% of the time"""
     keep: int = Field(default=2, ge=1)

@@ -29,7 +29,7 @@ from limner.training.interruption import only_run, stopping_on_signals
 from limner.training.optimizers import Optimizers
 from limner.training.recompute import recomputing
 from limner.training.resuming import Standing, restore, take_snapshot
-from limner.training.samples import write_samples
+from limner.training.samples import check_samples, write_samples
 from limner.training.settings import TrainingSettings
 from limner.training.speed import Meter, matrix_product_peak, memory_used
 
@@ -74,6 +74,7 @@ class Trainer:
         self.validation, self.bytes_per_token = validation, bytes_per_token
         own = {"objective": objective} if isinstance(objective, nn.Module) else {}
         self.trained = nn.ModuleDict({"network": network, **own})
+        check_samples(network, tokenizer, settings)
         self.device = next(network.parameters()).device
         self.optimizers = Optimizers(self.trained, settings.optimizer)
         self.average = WeightAverage(network, settings.average) if settings.average else None

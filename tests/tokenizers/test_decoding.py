@@ -120,3 +120,8 @@ def test_transformers_streams_the_same_text(tmp_path):
     ids = tokenizer.encode("naïve 日本語 👩‍👩‍👧 done")
     reference = AutoTokenizer.from_pretrained(tmp_path).decode(ids)
     assert "".join(IncrementalDecoder(tokenizer).decode(ids)) == reference
+
+
+def test_tokens_that_are_only_fused_get_no_spaces():
+    tokenizer = words(decoders.Fuse())
+    assert tokenizer.decode([1, 4]) == tokenizer.engine.decode([1, 4]) == "caton"
