@@ -7,9 +7,17 @@ one parallel region.
 
 from limner.kernels.activations import Activation, activate, add, gated, multiply, scale
 from limner.kernels.attention import Places, attend, store
+from limner.kernels.attention_int8 import attend_int8, store_int8
 from limner.kernels.library import available, current, get_threads, set_threads, using
-from limner.kernels.linear import linear_float, linear_quantized, quantize_activations
+from limner.kernels.linear import (
+    linear_float,
+    linear_quantized,
+    quantize_activations,
+    with_remainder,
+)
 from limner.kernels.packing import (
+    GROUP,
+    GGUFKind,
     PackedFloats,
     PackedWeight,
     from_gguf,
@@ -18,10 +26,13 @@ from limner.kernels.packing import (
     quantize,
 )
 from limner.kernels.plan import Plan, capture
-from limner.kernels.rows import argmax, embed, layer_norm, rms_norm, rotary_angles, rotate
+from limner.kernels.rows import embed, layer_norm, rms_norm, rotary_angles, rotate
+from limner.kernels.sampling import argmax, draw, logsumexp
 
 __all__ = [
+    "GROUP",
     "Activation",
+    "GGUFKind",
     "PackedFloats",
     "PackedWeight",
     "Places",
@@ -30,9 +41,11 @@ __all__ = [
     "add",
     "argmax",
     "attend",
+    "attend_int8",
     "available",
     "capture",
     "current",
+    "draw",
     "embed",
     "from_gguf",
     "gated",
@@ -40,6 +53,7 @@ __all__ = [
     "layer_norm",
     "linear_float",
     "linear_quantized",
+    "logsumexp",
     "multiply",
     "pack",
     "pack_floats",
@@ -51,5 +65,7 @@ __all__ = [
     "scale",
     "set_threads",
     "store",
+    "store_int8",
     "using",
+    "with_remainder",
 ]

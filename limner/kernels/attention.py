@@ -128,7 +128,7 @@ def _attend(
     rows = rows_of(query.flatten(1))  # (N, H * W)
     output = empty((tokens, heads, values.shape[-1]), query)
     call(
-        "attend", rows, rows.stride(0), keys, _strides(keys), values, _strides(values),
+        "attend", rows, rows.stride(0), keys, None, _strides(keys), values, None, _strides(values),
         *_page_table(pages, keys), contiguous(texts), contiguous(positions), scale, softcap, window,
         output, tokens, heads, keys.shape[1], key_width, values.shape[-1],
     )  # fmt: skip
@@ -184,7 +184,7 @@ def _store(
     count, head_count, width = heads.shape
     rows = rows_of(heads.flatten(1))  # (N, K * W)
     call(
-        "store", rows, rows.stride(0), cache, _strides(cache), *_page_table(pages, cache),
+        "store", rows, rows.stride(0), cache, None, _strides(cache), *_page_table(pages, cache),
         contiguous(texts), contiguous(positions), count, head_count, width,
     )  # fmt: skip
 

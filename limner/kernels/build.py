@@ -1,11 +1,15 @@
 """Compile the C++ kernels: `python -m limner.kernels.build`, also run when limner is installed.
 
 One shared library a processor family, of the same sources; the right one is chosen at run time. The
-sources know nothing of PyTorch or Python, so any C++17 compiler will do and it takes seconds.
+sources know nothing of PyTorch or Python, so any C++17 compiler will do and it takes seconds. What
+is made is the best variant for this processor and the portable one, with which an installation that
+is carried to a lesser processor still runs; `--all` makes every variant, as wheels need it.
 """
 
 from __future__ import annotations
 
+import argparse
+import ctypes
 import hashlib
 import os
 import platform
@@ -18,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "cpp"
 BUILT = HERE / "built"
 
@@ -39,14 +43,18 @@ _X86 = ("x86_64", "AMD64")
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")
 
-#: Best first. The portable one is plain loops, which -O3 turns into what the machine has.
+#: Best first. The portable one is plain loops, which the compiler turns into what the machine has.
 VARIANTS = (
     Variant("avx512vnni", _X86, ("-O2", "-DLIMNER_AVX512", *_AVX2, *_AVX512)),
     Variant("avxvnni", _X86, ("-O2", "-DLIMNER_AVX2", *_AVX2, "-mavxvnni")),
     Variant("avx2", _X86, ("-O2", "-DLIMNER_AVX2", *_AVX2)),
     Variant("neon", ("aarch64", "arm64"), ("-O2", "-DLIMNER_NEON", "-march=armv8.2-a+dotprod")),
-    Variant("portable", (), ("-O3",)),
+    Variant("portable", (), ("-O2", "-ftree-vectorize")),
 )
+
+#: Compiled by themselves because they take longest. All other sources are compiled as one file: the
+#: headers take longer than what is in them. So no two of them may give one name to two things.
+_LARGE = ("linear", "linear_minimum")
 
 
 def find_compiler() -> str | None:
@@ -71,28 +79,45 @@ def native_variants(machine: str | None = None) -> list[Variant]:
     return [v for v in VARIANTS if not v.machines or machine in v.machines]
 
 
-def build(compiler: str, folder: Path = BUILT, extra_flags: Sequence[str] = ()) -> list[str]:
-    """Make the library of each variant that is not up to date; the names of those that exist then.
+def supported(compiler: str) -> list[Variant]:
+    """The variants that this processor runs, best first; found by asking it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        probe = Path(scratch) / "processor.so"
+        source = str(SOURCES / "processor.cpp")
+        error = _run([compiler, *FLAGS, "-shared", source, "-o", str(probe)])
+        if error:
+            raise RuntimeError(f"{compiler} could not compile limner's kernels:\n{error}")
+        supports = ctypes.CDLL(str(probe)).limner_supports
+        return [v for v in native_variants() if supports(v.name.encode())]
 
-    A variant whose flags the compiler does not know is left out. Raises RuntimeError with the
-    compiler's words if the portable one fails.
+
+def build(compiler: str, folder: Path = BUILT, every: bool = False) -> list[str]:
+    """Make the libraries that are not up to date; the names of those that exist then.
+
+    The best one for this processor that the compiler can make and the portable one, or with `every`
+    all that the compiler can make. Raises RuntimeError with the compiler's words if it cannot make
+    the portable one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    variants = native_variants()
+    portable = VARIANTS[-1]
+    wanted = native_variants() if every else supported(compiler)
+    groups = [[v] for v in wanted if v != portable] if every else [wanted[:-1]]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        errors = list(
-            threads.map(lambda v: _build_variant(compiler, v, folder, extra_flags), variants)
-        )
-    if errors[-1]:
-        raise RuntimeError(f"{compiler} could not compile limner's kernels:\n{errors[-1]}")
-    return [variant.name for variant, error in zip(variants, errors, strict=True) if not error]
+        last = threads.submit(_build_variant, compiler, portable, folder)
+        firsts = list(threads.map(lambda group: _build_first(compiler, group, folder), groups))
+    if error := last.result():
+        raise RuntimeError(f"{compiler} could not compile limner's kernels:\n{error}")
+    return [name for name in firsts if name] + [portable.name]
 
 
-def _build_variant(
-    compiler: str, variant: Variant, folder: Path, extra_flags: Sequence[str]
-) -> str:
+def _build_first(compiler: str, variants: Sequence[Variant], folder: Path) -> str | None:
+    """Make the first of `variants` whose flags the compiler knows; its name, if any."""
+    return next((v.name for v in variants if not _build_variant(compiler, v, folder)), None)
+
+
+def _build_variant(compiler: str, variant: Variant, folder: Path) -> str:
     """Compile one variant unless its stamp says it is up to date; what went wrong, if anything."""
-    command = [compiler, *FLAGS, *variant.flags, *extra_flags]
+    command = [compiler, *FLAGS, *variant.flags]
     target, stamp = library_path(variant.name, folder), stamp_path(variant.name, folder)
     content = _stamp(command)
     if target.exists() and stamp.exists() and stamp.read_text() == content:
@@ -107,19 +132,34 @@ def _build_variant(
 
 
 def _compile(command: Sequence[str], scratch: Path, target: Path) -> str:
-    """Compile every source by itself, several at once, and link them; the first error."""
-
-    def run(arguments: Sequence[str]) -> str:
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-        return done.stderr or "failed" if done.returncode else ""
-
-    objects = {path: scratch / f"{path.stem}.o" for path in sorted(SOURCES.glob("*.cpp"))}
+    """Compile the sources, several at once, and link them; the first error."""
+    units = _units(scratch)
+    objects = [str(unit.with_suffix(".o")) for unit in units]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        errors = list(
-            threads.map(lambda pair: run(["-c", str(pair[0]), "-o", str(pair[1])]), objects.items())
+        errors = threads.map(
+            lambda unit, made: _run([*command, "-c", str(unit), "-o", made]), units, objects
         )
-    failed = next((error for error in errors if error), "")
-    return failed or run(["-shared", *map(str, objects.values()), "-o", str(target)])
+        failed = next((error for error in errors if error), "")
+    return failed or _run([*command, "-shared", *objects, "-o", str(target)])
+
+
+def _units(scratch: Path) -> list[Path]:
+    """The files to compile: each includes some of the sources."""
+    sources = sorted(SOURCES.glob("*.cpp"))
+    large = [[path] for path in sources if path.stem in _LARGE]
+    units = {}
+    for number, paths in enumerate([*large, [p for p in sources if p.stem not in _LARGE]]):
+        text = "".join(f'#include "{path.as_posix()}"\n' for path in paths)
+        units[scratch / f"unit{number}.cpp"] = text
+    for unit, text in units.items():
+        unit.write_text(text)
+    return list(units)
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run a compiler; what it says if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr or "failed" if done.returncode else ""
 
 
 def _stamp(command: Sequence[str]) -> str:
@@ -144,11 +184,18 @@ def is_current(name: str) -> bool:
 
 def main() -> int:
     """Build, and say what came of it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m limner.kernels.build", description=main.__doc__
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="every variant, not only the best for this processor"
+    )
+    options = parser.parse_args()
     compiler = find_compiler()
     if compiler is None:
         print("no C++ compiler found: install g++ or clang++, or set CXX", file=sys.stderr)
         return 2
-    print(f"built {', '.join(build(compiler))} with {compiler} in {BUILT}")
+    print(f"built {', '.join(build(compiler, every=options.all))} with {compiler} in {BUILT}")
     return 0
 
 

@@ -35,26 +35,12 @@ _KERNELS: dict[str, list[Any]] = {
     "lookup_packed": [_P, _P, _I32, _I32, _P, _P, *3 * [_I64]],
     "angles": [_P, _P, _F32, _P, _P, _I64, _I64],
     "rotate": [_P, _I64, _P, _P, _I32, _P, *4 * [_I64]],
+    "with_remainder": [_P, _I64, _P, _I64, _I64],
     "argmax": [_P, _I64, _P, _I64, _I64],
-    "attend": [
-        _P,
-        _I64,
-        _P,
-        _P,
-        _P,
-        _P,
-        _P,
-        _I64,
-        _I64,
-        _P,
-        _P,
-        _F32,
-        _F32,
-        _I64,
-        _P,
-        *5 * [_I64],
-    ],
-    "store": [_P, _I64, _P, _P, _P, _I64, _I64, _P, _P, *3 * [_I64]],
+    "draw": [_P, _I64, _P, _P, _P, _I64, _I64],
+    "logsumexp": [_P, _I64, _P, _I64, _I64],
+    "attend": [_P, _I64, *6 * [_P], _P, _I64, _I64, _P, _P, _F32, _F32, _I64, _P, *5 * [_I64]],
+    "store": [_P, _I64, *3 * [_P], _P, _I64, _I64, _P, _P, *3 * [_I64]],
 }
 
 #: The operators limner adds to PyTorch, `torch.ops.limner.*`.
@@ -125,7 +111,18 @@ def best() -> Library | None:
         )
     else:
         log.info("limner's kernels run as %s on %d threads", found.name, get_threads())
+        _say_what_is_better(found)
     return found
+
+
+def _say_what_is_better(found: Library) -> None:
+    """Say in the log if this processor runs a better variant, which was built for another."""
+    better = next(name for name in _variants() if found.supports(name))
+    if found.name == "portable" != better:
+        log.warning(
+            "limner's C++ kernels were not built for this processor and run slower than it can: "
+            "run `python -m limner.kernels.build` to build them as %s", better,
+        )  # fmt: skip
 
 
 def current() -> Library | None:
@@ -158,8 +155,9 @@ def available() -> list[str]:
 def set_threads(threads: int = 0, pin: bool = True) -> None:
     """Run kernels on `threads` threads, the caller's among them.
 
-    0 means one for each processor this process may use. `pin` ties the others to one processor
-    each. Numbers do not depend on it. Not to be called while another thread runs kernels.
+    0 means one for each processor this process may use, or OMP_NUM_THREADS if that is fewer. `pin`
+    ties the others to one processor each. Numbers do not depend on it. Not to be called while
+    another thread runs kernels.
     """
     if threads < 0:
         raise ValueError(f"threads is {threads}: give a number from 1, or 0 for all processors")

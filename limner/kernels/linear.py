@@ -10,7 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from limner.kernels.library import call, empty, operator, rows_of, runs_on
-from limner.kernels.packing import GROUP, PackedFloats, PackedWeight, unpack, unpack_floats
+from limner.kernels.packing import (
+    GROUP,
+    PackedFloats,
+    PackedWeight,
+    bits_of,
+    scale_form,
+    unpack,
+    unpack_floats,
+)
 
 #: Groups whose largest magnitude is below this become zero: 127 divided by it still has room.
 SMALLEST = 2.0**-119
@@ -24,7 +32,8 @@ def quantize_activations(input: Tensor) -> tuple[Tensor, Tensor]:
     groups = input.float().unflatten(-1, (-1, GROUP))
     peak = groups.abs().amax(-1, keepdim=True)  # amax passes NaN on
     finite, large = peak.isfinite(), peak >= SMALLEST
-    inverse = torch.where(finite & large, 127 / peak, 0.0)
+    # Of two tensors: a number by a tensor is rounded twice, and now and then a code differs.
+    inverse = torch.where(finite & large, torch.full_like(peak, 127.0) / peak, 0.0)
     codes = torch.where(finite & large, groups * inverse, 0.0).round()
     scale = torch.where(finite, torch.where(large, peak / 127, 0.0), torch.nan)
     return codes.to(torch.int8), scale
@@ -74,12 +83,43 @@ def _linear_quantized(
 ) -> Tensor:
     rows = rows_of(input)  # (M, K)
     output = empty((*input.shape[:-1], outputs), input)
-    bits = 8 * codes.shape[1] * 4 // rows.shape[1]
-    minimum = int(scales.dim() == 4)
+    form = bits_of(codes, scales), scale_form(scales)
     call(
-        "linear_quantized", rows, *rows.shape, rows.stride(0), codes, scales, bits, minimum, bias,
-        output, outputs,
+        "linear_quantized", rows, *rows.shape, rows.stride(0), codes, scales, *form, bias, output,
+        outputs,
     )  # fmt: skip
+    return output
+
+
+def with_remainder(input: Tensor) -> Tensor:
+    """`input` (M, K), and below it what rounding it to int8 leaves over: (2M, K).
+
+    The products of both halves, added, are those of activations of 16 bits.
+    """
+    if runs_on(input):
+        result: Tensor = torch.ops.limner.with_remainder(input)
+        return result
+    return with_remainder_reference(input)
+
+
+def with_remainder_reference(input: Tensor) -> Tensor:
+    """The same in plain PyTorch."""
+    codes, scale = quantize_activations(input)
+    groups = input.unflatten(-1, (-1, GROUP))
+    # Nothing is left over of a group that is zero to the product, or not a number.
+    left = torch.where(scale > 0, groups - codes * scale, 0.0)
+    return torch.cat((input, left.flatten(-2)))
+
+
+@operator(
+    "with_remainder(Tensor input) -> Tensor",
+    lambda input: input.new_empty((2 * input.shape[0], input.shape[1])),
+    with_remainder_reference,
+)
+def _with_remainder(input: Tensor) -> Tensor:
+    rows = rows_of(input)
+    output = empty((2 * rows.shape[0], rows.shape[1]), input)
+    call("with_remainder", rows, rows.stride(0), output, *rows.shape)
     return output
 
 

@@ -1,4 +1,4 @@
-"""Weights in the form the kernels read: 8 or 4 bits in groups of 32, interleaved by 16 rows.
+"""Weights in the form the kernels read: 8, 6 or 4 bits in groups of 32, interleaved by 16 rows.
 
 N outputs, K inputs, G = K / 32 groups, P = N padded to a multiple of 32, in P / 16 blocks.
 """
@@ -20,18 +20,26 @@ PANEL = 32
 #: The low nibble of each byte of a word.
 _LOW = 0x0F0F0F0F
 
-GGUFKind = Literal["Q8_0", "Q4_0", "Q4_1"]
-_GGUF_BYTES: dict[GGUFKind, int] = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}
+#: Groups whose scales are themselves small integers times one of two halves, as in GGUF's Q4_K.
+SUPER_GROUPS = 8
+#: Bytes of the scales of 16 rows of a super-block with minima; without (Q6_K) it is 288.
+_SUPER_MINIMUM = 320
+
+GGUFKind = Literal["Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K"]
+_GGUF_BYTES: dict[GGUFKind, int] = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20, "Q4_K": 144, "Q6_K": 210}
 
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """A matrix (N, K) in 8 or 4 bits.
+    """A matrix (N, K) in 8, 6 or 4 bits.
 
     `codes` uint8 (P/16, K/4, 16, 4) of 8 bits (code + 128), or (P/16, K/8, 16, 4) of 4 bits: in the
-    low nibbles inputs k to k+3, in the high ones k+4 to k+7. `scales` float16 (P/16, G, 16), or
-    with a minimum (P/16, G, 2, 16). A value is scale * code at 8 bits, scale * (nibble - 8) at 4,
-    scale * nibble + minimum at 4 with a minimum: the numbers of GGUF's Q8_0, Q4_0 and Q4_1.
+    low nibbles inputs k to k+3, in the high ones k+4 to k+7; of 6 bits (P/16, 3K/16, 16, 4): for
+    each group 4 of nibbles and 2 of the upper bits. `scales` float16 (P/16, G, 16), or with a
+    minimum (P/16, G, 2, 16). A value is scale * code at 8 bits, scale * (nibble - 8) at 4, scale *
+    nibble + minimum at 4 with a minimum: the numbers of GGUF's Q8_0, Q4_0 and Q4_1. Or `scales`
+    uint8 (P/16, G/8, 320) or (P/16, G/8, 288) of super-blocks of 256 inputs, the numbers of Q4_K
+    and Q6_K: see cpp/packed_weights.h.
     """
 
     codes: Tensor
@@ -41,17 +49,17 @@ class PackedWeight:
     @property
     def inputs(self) -> int:
         """K."""
-        return self.scales.shape[1] * GROUP
+        return inputs_of(self.scales)
 
     @property
     def bits(self) -> int:
-        """8 or 4."""
-        return 8 * self.codes.shape[1] * 4 // self.inputs
+        """8, 6 or 4."""
+        return bits_of(self.codes, self.scales)
 
     @property
     def has_minimum(self) -> bool:
         """Whether groups have a minimum beside their scale."""
-        return self.scales.dim() == 4
+        return has_minimum(self.scales)
 
     @property
     def nbytes(self) -> int:
@@ -62,20 +70,97 @@ class PackedWeight:
         """The matrix as float32 (N, K)."""
         return unpack(self.codes, self.scales, self.outputs)
 
+    def take(self, rows: Tensor) -> PackedWeight:
+        """The rows of these numbers (n,), int64, in their order."""
+        padded = _padded(rows, -len(rows) % PANEL)
+        block, lane = padded // BLOCK, padded % BLOCK
+        codes = _by_block(self.codes[block, :, lane]).transpose(1, 2)  # (P/16, n, 16, 4)
+        parts = [
+            _by_block(part[block, ..., lane]).movedim(1, -1) for part in _scale_parts(self.scales)
+        ]
+        scales = parts[0] if len(parts) == 1 else _super_scales(*parts)
+        return PackedWeight(codes.contiguous(), scales.contiguous(), len(rows))
+
+
+def inputs_of(scales: Tensor) -> int:
+    """K of packed `scales`."""
+    return scales.shape[1] * GROUP * (SUPER_GROUPS if scales.dtype == torch.uint8 else 1)
+
+
+def bits_of(codes: Tensor, scales: Tensor) -> int:
+    """Bits of a code."""
+    return 8 * codes.shape[1] * 4 // inputs_of(scales)
+
+
+def has_minimum(scales: Tensor) -> bool:
+    """Whether groups have a minimum beside their scale."""
+    return scales.dim() == 4 or scales.shape[-1] == _SUPER_MINIMUM
+
+
+def scale_form(scales: Tensor) -> int:
+    """Which form of packed `scales` it is, as the C functions number them."""
+    return 2 if scales.dtype == torch.uint8 else int(scales.dim() == 4)
+
 
 def unpack(codes: Tensor, scales: Tensor, outputs: int) -> Tensor:
     """What packed `codes` and `scales` stand for, float32 (N, K); see PackedWeight."""
-    blocks, groups = scales.shape[:2]
-    halves = scales.float().view(blocks, groups, -1, BLOCK)
-    if codes.shape[1] == groups * 8:
-        values = codes.float() - 128  # (P/16, K/4, 16, 4)
-    else:
-        nibbles = torch.stack((codes & 15, codes >> 4), 2)  # (P/16, K/8, 2, 16, 4)
-        values = nibbles.flatten(1, 2).float() - (0 if scales.dim() == 4 else 8)
-    values = values.view(blocks, groups, 8, BLOCK, 4) * halves[:, :, 0, None, :, None]
-    if scales.dim() == 4:
-        values = values + halves[:, :, 1, None, :, None]
+    blocks, groups = scales.shape[0], inputs_of(scales) // GROUP
+    values = _unpack_codes(codes, bits_of(codes, scales), has_minimum(scales))
+    values = values.view(blocks, groups, 8, BLOCK, 4)
+    scale, minimum = _unpack_scales(scales)  # (P/16, G, 1 or 2, 16)
+    each = 8 // scale.shape[2]  # steps of four inputs with one scale
+    values = values * scale.repeat_interleave(each, 2).unsqueeze(-1)
+    if minimum is not None:
+        values = values + minimum.unsqueeze(-1)
     return values.permute(0, 3, 1, 2, 4).reshape(blocks * BLOCK, groups * GROUP)[:outputs]
+
+
+def _unpack_codes(codes: Tensor, bits: int, minimum: bool) -> Tensor:
+    """Signed codes, or nibbles where there is a minimum, float32 (P/16, K/4, 16, 4)."""
+    if bits == 8:
+        return codes.float() - 128
+    if bits == 6:
+        stored: Tensor = codes.unflatten(1, (-1, 6))  # (P/16, G, 6, 16, 4)
+        shifts = torch.arange(0, 8, 2, dtype=torch.uint8).view(4, 1, 1)
+        upper = (stored[:, :, 4:, None] >> shifts & 3).flatten(2, 3)  # (P/16, G, 8, 16, 4)
+        nibbles = _unpack_nibbles(stored[:, :, :4].flatten(1, 2))  # (P/16, K/4, 16, 4)
+        return (nibbles | upper.flatten(1, 2) << 4).float() - 32
+    return _unpack_nibbles(codes).float() - (0 if minimum else 8)
+
+
+def _unpack_nibbles(codes: Tensor) -> Tensor:
+    """Two steps of each: (P/16, n, 16, 4) as (P/16, 2n, 16, 4)."""
+    return torch.stack((codes & 15, codes >> 4), 2).flatten(1, 2)
+
+
+def _unpack_scales(scales: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Scales and minima of each group or half of it, float32 (P/16, G, 1 or 2, 16)."""
+    if scales.dtype != torch.uint8:
+        rows = scales.float().view(*scales.shape[:2], -1, BLOCK)
+        return rows[:, :, :1], rows[:, :, 1:] if scales.dim() == 4 else None
+    halves, small = _scale_parts(scales)
+    factors = halves.float().unsqueeze(2)  # (P/16, G/8, 1, 1 or 2, 16)
+    if not has_minimum(scales):
+        return (factors * small.view(torch.int8)).flatten(1, 2), None
+    products = (factors * small).flatten(1, 2)  # (P/16, G, 2, 16)
+    return products[:, :, :1], -products[:, :, 1:]
+
+
+def _scale_parts(scales: Tensor) -> list[Tensor]:
+    """Tensors whose last dimension is the row of a block.
+
+    Of super-blocks the halves (P/16, G/8, 1 or 2, 16) and the small scales (P/16, G/8, 8, 2, 16).
+    """
+    if scales.dtype != torch.uint8:
+        return [scales]
+    start = scales.shape[-1] - SUPER_GROUPS * 2 * BLOCK
+    halves = scales[..., :start].contiguous().view(torch.float16).unflatten(-1, (-1, BLOCK))
+    return [halves, scales[..., start:].unflatten(-1, (SUPER_GROUPS, 2, BLOCK))]
+
+
+def _super_scales(halves: Tensor, small: Tensor) -> Tensor:
+    """The way back from `_scale_parts`."""
+    return torch.cat((halves.contiguous().view(torch.uint8).flatten(2), small.flatten(2)), -1)
 
 
 def quantize(weight: Tensor, bits: Literal[8, 4] = 8, minimum: bool = False) -> PackedWeight:
@@ -128,6 +213,10 @@ def from_gguf(blocks: Tensor, kind: GGUFKind) -> PackedWeight:
             f"of shape {tuple(blocks.shape)}"
         )
     parts = blocks.view(blocks.shape[0], -1, size)  # (N, G, bytes)
+    if kind == "Q4_K":
+        return _from_q4_k(parts)
+    if kind == "Q6_K":
+        return _from_q6_k(parts)
     scale = _halves(parts, 0)
     if kind == "Q8_0":
         return pack(parts[..., 2:].view(torch.int8), scale)
@@ -137,6 +226,61 @@ def from_gguf(blocks: Tensor, kind: GGUFKind) -> PackedWeight:
     if kind == "Q4_1":
         return pack(codes, scale, _halves(parts, 2))
     return pack(codes.view(torch.int8) - 8, scale, bits=4)
+
+
+def _from_q4_k(parts: Tensor) -> PackedWeight:
+    """`parts` (N, K/256, 144): two halves, twelve bytes of 6-bit scales and minima, nibbles."""
+    first_scales, first_minima, mixed = parts[..., 4:16].split(4, dim=-1)  # (N, K/256, 4) each
+    scale = torch.cat((first_scales & 63, mixed & 15 | first_scales >> 6 << 4), -1)
+    minimum = torch.cat((first_minima & 63, mixed >> 4 | first_minima >> 6 << 4), -1)
+    nibbles = parts[..., 16:].unflatten(-1, (4, 32))  # 64 inputs: low nibbles, then high ones
+    codes = torch.stack((nibbles & 15, nibbles >> 4), -2)  # (N, K/256, 4, 2, 32)
+    factors = (_halves(parts, 0), _halves(parts, 2))
+    return _pack_super(codes.flatten(1, 3), factors, torch.stack((scale, minimum), -1))
+
+
+def _from_q6_k(parts: Tensor) -> PackedWeight:
+    """`parts` (N, K/256, 210): 4 lower bits, 2 upper bits, 16 scales of a byte, a half."""
+    low = parts[..., :128].unflatten(-1, (2, 1, 64))
+    nibbles = torch.cat((low & 15, low >> 4), -2)  # (N, K/256, 2, 2, 64)
+    shifts = torch.arange(0, 8, 2, dtype=torch.uint8).view(4, 1)
+    upper = parts[..., 128:192].unflatten(-1, (2, 1, 32)) >> shifts & 3  # (N, K/256, 2, 4, 32)
+    codes = (nibbles.flatten(2) | upper.flatten(2) << 4).unflatten(-1, (8, 32))
+    scale = parts[..., 192:208].unflatten(-1, (8, 2))
+    return _pack_super(codes.flatten(1, 2), (_halves(parts, 208),), scale, bits=6)
+
+
+def _pack_super(
+    codes: Tensor, factors: tuple[Tensor, ...], scale: Tensor, bits: Literal[4, 6] = 4
+) -> PackedWeight:
+    """Interleave codes (N, G, 32), halves (N, G/8) and bytes of scales (N, G/8, 8, 2)."""
+    outputs, padding = codes.shape[0], -codes.shape[0] % PANEL
+    halves, small = (
+        _by_block(_padded(part, padding)).movedim(1, -1)
+        for part in (torch.stack(factors, -1), scale)
+    )
+    scales = _super_scales(halves, small)
+    steps = _words(codes & 15, padding, 0)  # (P, K/4)
+    stored = _joined(steps, 2, 4)
+    if bits == 6:
+        nibbles = stored.unflatten(1, (-1, 4))  # (P, G, 4)
+        upper = _joined(_words(codes >> 4, padding, 0), 4, 2).unflatten(1, (-1, 2))
+        stored = torch.cat((nibbles, upper), -1).flatten(1)
+    return PackedWeight(_interleaved(stored), scales.contiguous(), outputs)
+
+
+def _joined(words: Tensor, count: int, bits: int) -> Tensor:
+    """`count` neighbouring words (P, n) of four codes of `bits` each as one, the first lowest."""
+    parts = words.unflatten(1, (-1, count)).unbind(2)
+    joined: Tensor = parts[0]
+    for place, part in enumerate(parts[1:], 1):
+        joined = joined | part << place * bits  # no code has more bits, so none runs over
+    return joined
+
+
+def _interleaved(words: Tensor) -> Tensor:
+    """Words (P, n) by blocks of 16 rows, as bytes (P/16, n, 16, 4)."""
+    return _by_block(words).transpose(1, 2).contiguous()[..., None].view(torch.uint8)
 
 
 def _halves(parts: Tensor, start: int) -> Tensor:
@@ -159,12 +303,8 @@ def pack(
         words = _words(codes.view(torch.uint8) ^ 128, padding, 128)  # (P, K/4)
     else:
         unsigned = codes if minimum is not None else (codes + 8).view(torch.uint8)
-        pairs = _words(unsigned, padding, 0 if minimum is not None else 8)
-        low, high = pairs.unflatten(1, (-1, 2)).unbind(2)  # (P, K/8) each
-        words = low | high << 4  # no byte of `high` has more than 4 bits, so none runs over
-    interleaved = _by_block(words).transpose(1, 2).contiguous()  # (P/16, K/4 or K/8, 16)
-    stored = interleaved[..., None].view(torch.uint8)  # (P/16, K/4 or K/8, 16, 4)
-    return PackedWeight(stored, scales.contiguous(), outputs)
+        words = _joined(_words(unsigned, padding, 0 if minimum is not None else 8), 2, 4)
+    return PackedWeight(_interleaved(words), scales.contiguous(), outputs)
 
 
 def _padded(values: Tensor, rows: int, fill: int = 0) -> Tensor:
@@ -202,6 +342,10 @@ class PackedFloats:
     def dequantize(self) -> Tensor:
         """The matrix as float32 (N, K)."""
         return unpack_floats(self.values, self.outputs)
+
+    def rows(self, numbers: Tensor) -> Tensor:
+        """Rows (..., K) of the matrix by their `numbers` (...), int64, as float32."""
+        return self.values[numbers // BLOCK, :, numbers % BLOCK].float()
 
 
 def unpack_floats(values: Tensor, outputs: int) -> Tensor:

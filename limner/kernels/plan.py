@@ -23,11 +23,12 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from limner.kernels import activations
 from limner.kernels.library import adding_to, current
+from limner.kernels.rows import embed
 
 _ALIGNMENT = 64
 
@@ -181,22 +182,44 @@ class _Watch(TorchDispatchMode):
         if func.namespace == "limner":
             with adding_to(self.plan):
                 return func(*args, **kwargs)
-        kernel = None if kwargs else _KERNELS.get(func)
-        if kernel is not None and _plain(args):
+        kernel = _kernel(func, args, kwargs)
+        if kernel is not None:
             with adding_to(self.plan):
                 return kernel(*args)
-        if not _only_looks(func):
+        if not _only_looks(func) and not _of_weights(args):
             self.plan.refuse(str(func))
         return func(*args, **kwargs)
 
 
 _aten = torch.ops.aten
 
-#: Operators of PyTorch that have a kernel which gives the same numbers.
-_KERNELS: dict[Any, Callable[..., Tensor]] = {
+#: Operators between tensors of one shape that have a kernel which gives the same numbers.
+_ELEMENTWISE: dict[Any, Callable[..., Tensor]] = {
     _aten.add.Tensor: activations.add,
     _aten.mul.Tensor: activations.multiply,
 }
+
+
+def _kernel(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[..., Tensor] | None:
+    """The kernel that does what PyTorch's operator would with these arguments."""
+    if kwargs or not args or not isinstance(args[0], Tensor) or _of_weights(args):
+        return None
+    if func in _ELEMENTWISE and _plain(args):
+        return _ELEMENTWISE[func]
+    if func is _aten.mul.Tensor and _plain(args[:1]) and isinstance(args[1], float):
+        return activations.scale
+    if func is _aten.embedding.default and len(args) == 2 and _plain(args[:1]):
+        return lambda table, tokens: embed(tokens, table)
+    return None
+
+
+def _of_weights(args: tuple[Any, ...]) -> bool:
+    """Whether weights alone go in, which do not change: the result is the same in every replay."""
+    tensors = [argument for argument in args if isinstance(argument, Tensor)]
+    return bool(tensors) and all(isinstance(tensor, nn.Parameter) for tensor in tensors)
+
 
 _ALLOCATIONS = ("aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided")
 

@@ -1,4 +1,4 @@
-"""What is done to each token by itself: normalisation, embedding, rotary positions, argmax.
+"""What is done to each token by itself: normalisation, embedding, rotary positions.
 
 N tokens, D width, H heads, W head width, R rotated part of the head width, V vocabulary.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from limner.kernels.library import call, compiled, contiguous, empty, operator, rows_of, runs_on
-from limner.kernels.packing import PackedWeight, unpack
+from limner.kernels.packing import PackedWeight, bits_of, inputs_of, scale_form, unpack
 
 
 def rms_norm(hidden: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
@@ -110,33 +110,27 @@ def _embed(tokens: Tensor, table: Tensor) -> Tensor:
 @operator(
     "embed_packed(Tensor tokens, Tensor codes, Tensor scales, SymInt outputs) -> Tensor",
     lambda tokens, codes, scales, outputs: scales.new_empty(
-        (*tokens.shape, scales.shape[1] * 32), dtype=torch.float32
+        (*tokens.shape, inputs_of(scales)), dtype=torch.float32
     ),
     embed_packed_reference,
 )
 def _embed_packed(tokens: Tensor, codes: Tensor, scales: Tensor, outputs: int) -> Tensor:
     _check_tokens(tokens, outputs)
-    tokens, width = contiguous(tokens), scales.shape[1] * 32
-    bits, minimum = 8 * codes.shape[1] * 4 // width, int(scales.dim() == 4)
-    output = empty((*tokens.shape, width), scales)
+    tokens, width = contiguous(tokens), inputs_of(scales)
+    output = empty((*tokens.shape, width), codes)
     call(
-        "lookup_packed",
-        codes,
-        scales,
-        bits,
-        minimum,
-        tokens,
-        output,
-        tokens.numel(),
-        outputs,
-        width,
-    )
+        "lookup_packed", codes, scales, bits_of(codes, scales), scale_form(scales), tokens, output,
+        tokens.numel(), outputs, width,
+    )  # fmt: skip
     return output
 
 
 def rotary_angles(positions: Tensor, frequency: Tensor, gain: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (..., R/2) of `positions` (...), int64, times `frequency` (R/2)."""
-    if not runs_on(frequency):
+    """Cosines and sines (..., R/2) of `positions` (...), int64, times `frequency` (R/2).
+
+    `frequency` may also be (..., R/2), each position having its own.
+    """
+    if not runs_on(frequency) or frequency.dim() > 1:
         return rotary_angles_reference(positions, frequency, gain)
     cosine, sine = torch.ops.limner.rotary_angles(positions, frequency, gain)
     return cosine, sine
@@ -208,32 +202,4 @@ def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> T
         "rotate", rows, rows.stride(0), cosine, sine, int(interleaved), output, rows.shape[0],
         count, width, cosine.shape[-1],
     )  # fmt: skip
-    return output
-
-
-def argmax(logits: Tensor) -> Tensor:
-    """Index of the largest of the last dimension of `logits` (..., V), int64 (...).
-
-    The first of equals; a NaN counts as the largest.
-    """
-    if runs_on(logits):
-        result: Tensor = torch.ops.limner.argmax(logits)
-        return result
-    return argmax_reference(logits)
-
-
-def argmax_reference(logits: Tensor) -> Tensor:
-    """`argmax` in plain PyTorch, whose own does not promise the first of equals."""
-    return logits.max(-1).indices
-
-
-@operator(
-    "argmax(Tensor logits) -> Tensor",
-    lambda logits: logits.new_empty(logits.shape[:-1], dtype=torch.int64),
-    argmax_reference,
-)
-def _argmax(logits: Tensor) -> Tensor:
-    rows = rows_of(logits)
-    output = empty(tuple(logits.shape[:-1]), logits, torch.int64)
-    call("argmax", rows, rows.stride(0), output, *rows.shape)
     return output

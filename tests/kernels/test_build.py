@@ -21,9 +21,9 @@ def test_sanitizers_find_nothing(name, tmp_path):
     compiler = build.find_compiler()
     if compiler is None:
         pytest.skip("no C++ compiler")
-    if name != "portable" and library.load(name) is None:
-        pytest.skip(f"this processor cannot run {name}, or it is not built")
-    variant = next(v for v in build.VARIANTS if v.name == name)
+    variant = next((v for v in build.supported(compiler) if v.name == name), None)
+    if variant is None:
+        pytest.skip(f"this processor cannot run {name}")
     sources = [str(path) for path in build.SOURCES.glob("*.cpp")]
     program = tmp_path / "sanitize"
     command = [compiler, *build.FLAGS, *variant.flags, *SANITIZERS, f"-I{build.SOURCES}"]
@@ -51,6 +51,33 @@ def test_a_library_of_other_sources_is_not_loaded(tmp_path, monkeypatch):
     stamp.write_text("made of something else")
     monkeypatch.setattr(build, "stamp_path", lambda name: stamp)
     assert not build.is_current("portable")
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_variant_that_the_compiler_does_not_know_is_left_out(tmp_path, every, monkeypatch):
+    variants = (build.Variant("future", (), ()), *build.VARIANTS[-2:])
+    monkeypatch.setattr(build, "supported", lambda compiler: list(variants))
+    monkeypatch.setattr(build, "native_variants", lambda: list(variants))
+    failing = {"future"}
+    monkeypatch.setattr(
+        build, "_build_variant", lambda _, variant, __: "no" if variant.name in failing else ""
+    )
+    assert build.build("c++", tmp_path, every) == [variants[1].name, "portable"]
+    failing.add("portable")
+    with pytest.raises(RuntimeError, match="could not compile limner's kernels:\nno"):
+        build.build("c++", tmp_path, every)
+
+
+def test_a_better_variant_that_is_not_built_is_named_in_the_log(monkeypatch, caplog):
+    portable = library.load("portable")
+    if portable is None or library.load("avx2") is None:
+        pytest.skip("nothing is built, or this processor runs the portable variant only")
+    monkeypatch.setattr(library, "load", lambda name: portable if name == "portable" else None)
+    library.best.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert library.best() is portable
+    library.best.cache_clear()
+    assert "run `python -m limner.kernels.build` to build them as " in caplog.text
 
 
 def test_a_compiler_that_fails_is_quoted(tmp_path):

@@ -12,7 +12,7 @@ from limner import kernels
 from limner.kernels import library
 from limner.kernels.linear import linear_float_reference, linear_quantized_reference
 
-FORMATS = [(8, False), (4, False), (4, True)]
+FORMATS = [(8, False), (4, False), (4, True), (4, "super"), (6, "super")]
 some_examples = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -20,7 +20,19 @@ some_examples = settings(
 
 def quantized(outputs, inputs, bits, minimum, seed=0):
     torch.manual_seed(seed)
+    if minimum == "super":
+        return super_blocks(outputs, inputs, "Q4_K" if bits == 4 else "Q6_K")
     return kernels.quantize(torch.randn(outputs, inputs), bits, minimum)
+
+
+def super_blocks(outputs, inputs, kind):
+    """A weight of GGUF's super-blocks, whose inputs are made a multiple of 256."""
+    count, size = -(-inputs // 256), {"Q4_K": 144, "Q6_K": 210}[kind]
+    blocks = torch.randint(0, 256, (outputs, count, size), dtype=torch.uint8)
+    for start in (0, 2) if kind == "Q4_K" else (208,):
+        halves = (torch.randn(outputs, count, 1) / 256).half()
+        blocks[..., start : start + 2] = halves.view(torch.uint8)
+    return kernels.from_gguf(blocks.flatten(1), kind)
 
 
 def reference(input, weight, bias=None):
@@ -37,17 +49,17 @@ def reference(input, weight, bias=None):
 )
 def test_it_equals_the_reference(variant, bits, minimum, tokens, outputs, groups, has_bias):
     weight = quantized(outputs, groups * 32, bits, minimum)
-    input = torch.randn(tokens, groups * 32)
+    input = torch.randn(tokens, weight.inputs)
     bias = torch.randn(outputs) if has_bias else None
     result = kernels.linear_quantized(input, weight, bias)
-    assert_close(result, reference(input, weight, bias), rtol=1e-5, atol=1e-4)
+    assert_close(result, reference(input, weight, bias), rtol=1e-5, atol=2e-4)
 
 
 @pytest.mark.parametrize(("bits", "minimum"), FORMATS)
 @pytest.mark.parametrize("inputs", [32, 576, 1536])
 def test_a_token_is_equal_to_the_bit_in_any_company(variant, bits, minimum, inputs):
     weight = quantized(50, inputs, bits, minimum)
-    input = torch.randn(70, inputs)
+    input = torch.randn(70, weight.inputs)
     together = kernels.linear_quantized(input, weight)
     for count in [1, 2, 3, 4, 5, 6, 7, 11, 18, 19, 37, 69]:
         assert torch.equal(kernels.linear_quantized(input[:count], weight), together[:count])
@@ -67,8 +79,9 @@ def test_results_do_not_depend_on_threads(variant, threads):
 @pytest.mark.parametrize(("bits", "minimum"), FORMATS)
 def test_strides_are_followed(variant, bits, minimum):
     weight = quantized(20, 64, bits, minimum)
-    wide = torch.randn(6, 3, 100)
-    for input in (wide[:, 1, :64], wide[:, :, 20:84], torch.randn(64, 5).t()):
+    width = weight.inputs
+    wide = torch.randn(6, 3, width + 36)
+    for input in (wide[:, 1, :width], wide[:, :, 20:-16], torch.randn(width, 5).t()):
         assert torch.equal(
             kernels.linear_quantized(input, weight),
             kernels.linear_quantized(input.contiguous(), weight),
@@ -88,7 +101,7 @@ def test_extreme_and_equal_values(variant, value):
 @pytest.mark.parametrize(("bits", "minimum"), FORMATS)
 def test_a_value_that_is_not_finite_shows_in_its_token_alone(variant, value, bits, minimum):
     weight = quantized(40, 96, bits, minimum)
-    input = torch.randn(9, 96)
+    input = torch.randn(9, weight.inputs)
     clean = kernels.linear_quantized(input, weight)
     input[4, 50] = value
     result = kernels.linear_quantized(input, weight)
@@ -134,3 +147,15 @@ def test_gradients_reach_the_input():
 def test_a_wrong_width_is_refused():
     with pytest.raises(ValueError, match="takes 64 inputs but the tensor's last size is 32"):
         kernels.linear_quantized(torch.randn(1, 32), quantized(16, 64, 8, False))
+
+
+def test_the_remainder_is_what_rounding_leaves_over(variant):
+    torch.manual_seed(0)
+    input = torch.randn(5, 96) * torch.logspace(-40, 3, 5)[:, None]
+    input[1, :32] = 0
+    both = kernels.with_remainder(input)
+    torch.testing.assert_close(both[:5], input, atol=0, rtol=0)
+    codes, scale = kernels.quantize_activations(input)
+    left = input - (codes * scale).flatten(-2)
+    left[0] = 0  # too small for the product to see
+    assert_close(both[5:], left, rtol=1e-5, atol=float(scale.max()) * 1e-6)

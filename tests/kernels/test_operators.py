@@ -11,6 +11,8 @@ PLACES = torch.zeros(3, dtype=torch.int64), torch.arange(3)
 WEIGHT, TABLE = (kernels.quantize(torch.randn(40, 64), bits) for bits in (4, 8))
 CACHE = torch.randn(2, 2, 8, 16)
 PAGES = torch.tensor([[1, 0]], dtype=torch.int32)
+INT8 = torch.zeros(2, 2, 1, 16, 16, dtype=torch.int8), torch.ones(2, 2, 16)
+INT8_VALUES = torch.zeros(2, 2, 16, 16, dtype=torch.int8), torch.ones(2, 2, 16)
 
 CALLS = {
     "linear_quantized": (torch.randn(3, 64), WEIGHT.codes, WEIGHT.scales, torch.randn(40), 40),
@@ -26,7 +28,11 @@ CALLS = {
     "rotary_angles": (torch.arange(3), torch.rand(4), 1.0),
     "rotate": (torch.randn(3, 2, 8), torch.rand(3, 4), torch.rand(3, 4), False),
     "argmax": (torch.randn(3, 5),),
+    "draw": (torch.randn(3, 5), torch.rand(3, dtype=torch.float64), torch.rand(3)),
+    "logsumexp": (torch.randn(3, 5),),
     "attend": (torch.randn(3, 4, 16), CACHE, CACHE.clone(), PAGES, *PLACES, 0.5, 2, 0.0),
+    "attend_int8": (torch.randn(3, 4, 16), *INT8, *INT8_VALUES, PAGES, *PLACES, 0.5, 2, 0.0),
+    "store_int8": (torch.randn(3, 2, 16), *INT8, PAGES, *PLACES),
     "store": (torch.randn(3, 2, 16), CACHE.clone(), PAGES, *PLACES),
 }
 

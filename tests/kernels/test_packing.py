@@ -26,6 +26,30 @@ def test_gguf_blocks_are_packed_with_no_second_rounding(kind, outputs):
     assert (packed.bits, packed.has_minimum) == (8 if kind == "Q8_0" else 4, kind == "Q4_1")
 
 
+def random_super_blocks(kind, outputs, inputs):
+    """Raw blocks of any bytes but the halves, which are small numbers."""
+    random = numpy.random.default_rng(1)
+    size = {"Q4_K": 144, "Q6_K": 210}[kind]
+    blocks = random.integers(0, 256, (outputs, inputs // 256, size), dtype=numpy.uint8)
+    for start in (0, 2) if kind == "Q4_K" else (208,):
+        halves = random.standard_normal((outputs, inputs // 256, 1)).astype(numpy.float16) / 64
+        blocks[..., start : start + 2] = halves.view(numpy.uint8)
+    return blocks.reshape(outputs, -1)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("Q4_K", 4), ("Q6_K", 6)])
+@pytest.mark.parametrize("outputs", [1, 16, 33])
+def test_super_blocks_are_packed_with_no_second_rounding(kind, bits, outputs):
+    blocks = random_super_blocks(kind, outputs, 512)
+    expected = torch.from_numpy(dequantize(blocks, gguf.GGMLQuantizationType[kind]))
+    packed = kernels.from_gguf(torch.from_numpy(blocks), kind)
+    assert torch.equal(packed.dequantize(), expected)
+    assert (packed.bits, packed.has_minimum) == (bits, kind == "Q4_K")
+    assert (packed.outputs, packed.inputs) == (outputs, 512)
+    rows = torch.randint(0, outputs, (40,))
+    assert torch.equal(packed.take(rows).dequantize(), expected[rows])
+
+
 @pytest.mark.parametrize(
     ("kind", "bits", "minimum"), [("Q8_0", 8, False), ("Q4_0", 4, False), ("Q4_1", 4, True)]
 )
@@ -67,6 +91,9 @@ def test_memory_is_what_the_format_takes():
     assert kernels.quantize(weight, 8).nbytes == 64 * 320 * 34 // 32
     assert kernels.quantize(weight, 4).nbytes == 64 * 320 * 18 // 32
     assert kernels.quantize(weight, 4, minimum=True).nbytes == 64 * 320 * 20 // 32
+    for kind, size in (("Q4_K", 148), ("Q6_K", 210)):
+        blocks = torch.from_numpy(random_super_blocks(kind, 64, 512))
+        assert kernels.from_gguf(blocks, kind).nbytes == 64 * 2 * size
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -76,11 +76,15 @@ def test_norms_of_equal_values(variant, value):
     assert_close(kernels.rms_norm(hidden, None, 1e-5), expected)
 
 
-@pytest.mark.parametrize("table", ["float", (8, False), (4, False), (4, True)])
+@pytest.mark.parametrize("table", ["float", (8, False), (4, False), (4, True), "Q4_K", "Q6_K"])
 def test_embedding_reads_the_rows(variant, table):
     matrix = torch.randn(50, 64)
-    kept = matrix if table == "float" else kernels.quantize(matrix, *table)
-    whole = matrix if table == "float" else kept.dequantize()
+    if table in ("Q4_K", "Q6_K"):
+        blocks = torch.randint(0, 60, (50, 144 if table == "Q4_K" else 210), dtype=torch.uint8)
+        kept: torch.Tensor | kernels.PackedWeight = kernels.from_gguf(blocks, table)
+    else:
+        kept = matrix if table == "float" else kernels.quantize(matrix, *table)
+    whole = matrix if isinstance(kept, torch.Tensor) else kept.dequantize()
     tokens = torch.tensor([[0, 49, 17], [16, 15, 49]])
     assert torch.equal(kernels.embed(tokens, kept), whole[tokens])
     with kernels.using(None):
@@ -119,25 +123,6 @@ def test_rotation_follows_strides(variant):
     key = query_key[:, 4:]
     expected = rows.rotate_reference(key, cosine, sine, False)
     assert_close(kernels.rotate(key, cosine, sine), expected)
-
-
-@some_examples
-@given(rows_=st.integers(1, 6), vocabulary=st.integers(1, 500), levels=st.integers(1, 5))
-def test_argmax_is_the_first_of_the_largest(variant, rows_, vocabulary, levels):
-    torch.manual_seed(0)
-    logits = torch.randint(0, levels, (rows_, vocabulary)).float()
-    expected = [row.index(max(row)) for row in logits.tolist()]
-    assert kernels.argmax(logits).tolist() == expected
-    with kernels.using(None):
-        assert kernels.argmax(logits).tolist() == expected
-
-
-def test_argmax_of_values_that_are_not_finite(variant):
-    logits = torch.zeros(3, 100)
-    logits[0, 77] = logits[0, 90] = float("nan")
-    logits[1] = float("-inf")
-    logits[2, 50] = float("inf")
-    assert kernels.argmax(logits).tolist() == [77, 0, 50]
 
 
 def test_shapes_that_differ_are_refused():

@@ -8,7 +8,6 @@
 // takes a few tokens of a text and goes through the blocks. With few, blocks are dealt to threads
 // and a second kernel puts the parts together in the same order: the numbers are the same to the bit.
 #include <algorithm>
-#include <limits>
 
 #include "attention_block.h"
 #include "limner.h"
@@ -16,9 +15,6 @@
 
 namespace limner {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 struct Attention {
   const float* queries;  // [N][H][W], tokens query_stride apart
@@ -52,9 +48,16 @@ struct Attention {
     return valid(token) ? positions[token] / kKeyBlock + 1 : 0;
   }
 
+  // A number a token's head, where there are `width` bytes.
+  int64_t scale_bytes(const PagedCache& cache) const {
+    const int64_t width = &cache == &keys ? key_width : value_width;
+    return cache.rounded() ? cache.bytes / width * 4 : 0;
+  }
+
   std::vector<Access> inputs() const {
-    return {reads(queries, query_bytes()), reads(keys.data, keys.bytes),
-            reads(values.data, values.bytes), reads(texts, tokens * 8),
+    return {reads(queries, query_bytes()),  reads(keys.data, keys.bytes),
+            reads(values.data, values.bytes), reads(keys.scales, scale_bytes(keys)),
+            reads(values.scales, scale_bytes(values)), reads(texts, tokens * 8),
             reads(positions, tokens * 8)};
   }
 
@@ -72,21 +75,58 @@ struct Attention {
     }
   }
 
+  // Where the keys and values of a block are.
+  void point(AttentionScratch& scratch, int64_t text, int64_t begin, int64_t seen,
+             int64_t head) const {
+    for (int64_t j = 0; j < seen; j += keys.interleaved() ? kLanes : 1) {
+      if (keys.interleaved()) {
+        scratch.key_vectors[j / kLanes] = keys.lane(table, text, begin + j, head, key_width);
+      } else {
+        scratch.key_rows[j] = keys.at(table, text, begin + j, head);
+      }
+    }
+    for (int64_t j = 0; j < seen; j++) {
+      scratch.value_rows[j] = values.at(table, text, begin + j, head);
+    }
+  }
+
+  // The same of int8 numbers, which become floats in scratch.
+  void widen(AttentionScratch& scratch, int64_t text, int64_t begin, int64_t seen,
+             int64_t head) const {
+    for (int64_t j = 0; j < seen; j += kLanes) {
+      float* to = scratch.keys + j * key_width;
+      scratch.key_vectors[j / kLanes] = to;
+      const int8_t* from =
+          keys.codes() + keys.lane_place(table, text, begin + j, head, key_width);
+      const Floats scales = load(keys.scale(table, text, begin + j, head, key_heads));
+      for (int64_t i = 0; i < key_width * kLanes; i += kLanes) {
+        store(to + i, load_bytes(from + i) * scales);
+      }
+    }
+    const int64_t padded = blocks_of(value_width, kLanes) * kLanes;
+    for (int64_t j = 0; j < seen; j++) {
+      float* to = scratch.values + j * padded;
+      scratch.value_rows[j] = to;
+      const int8_t* from = values.codes() + values.place(table, text, begin + j, head);
+      const float scale = *values.scale(table, text, begin + j, head, key_heads);
+      const int64_t whole = value_width / kLanes * kLanes;
+      for (int64_t i = 0; i < whole; i += kLanes) {
+        store(to + i, load_bytes(from + i) * broadcast(scale));
+      }
+      for (int64_t i = whole; i < value_width; i++) to[i] = static_cast<float>(from[i]) * scale;
+    }
+  }
+
   // One block of keys for the rows of `count` tokens from `token`, all of one text.
   void block(AttentionScratch& scratch, int64_t token, int64_t count, int64_t head,
              int64_t number) const {
     const int64_t begin = number * kKeyBlock;
     const int64_t last = positions[token + count - 1];
     const int64_t seen = std::min(kKeyBlock, last + 1 - begin);
-    for (int64_t j = 0; j < seen; j += keys.interleaved() ? kLanes : 1) {
-      if (keys.interleaved()) {
-        scratch.key_vectors[j / kLanes] = keys.lane(table, texts[token], begin + j, head, key_width);
-      } else {
-        scratch.key_rows[j] = keys.at(table, texts[token], begin + j, head);
-      }
-    }
-    for (int64_t j = 0; j < seen; j++) {
-      scratch.value_rows[j] = values.at(table, texts[token], begin + j, head);
+    if (keys.rounded()) {
+      widen(scratch, texts[token], begin, seen, head);
+    } else {
+      point(scratch, texts[token], begin, seen, head);
     }
     for (int64_t row = 0; row < count * group(); row++) {
       const int64_t each = token + row / group();
@@ -244,26 +284,68 @@ struct Store {
 
   std::vector<Access> accesses() const {
     const int64_t units = heads.count * head_count;
+    const int64_t scale_bytes = cache.rounded() ? cache.bytes / width() * 4 : 0;
     return {reads(heads.data, heads.bytes(), Split::kHeads, units),
             reads(texts, heads.count * 8), reads(positions, heads.count * 8),
-            writes(cache.data, cache.bytes)};
+            writes(cache.data, cache.bytes), writes(cache.scales, scale_bytes)};
   }
 
   void operator()(Worker& worker) const {
-    const int64_t width = heads.columns / head_count;
     const Range mine = worker.share(heads.count * head_count);
     for (int64_t unit = mine.begin; unit < mine.end; unit++) {
       const int64_t token = unit / head_count, head = unit % head_count;
       // Nowhere to write outside the cache; attention then shows it.
       if (positions[token] < 0 || positions[token] >= table.capacity()) continue;
-      const float* from = heads.data + token * heads.stride + head * width;
-      if (cache.interleaved()) {
-        float* to = cache.lane(table, texts[token], positions[token], head, width);
-        for (int64_t i = 0; i < width; i++) to[i * kLanes] = from[i];
+      const float* from = heads.data + token * heads.stride + head * width();
+      if (cache.rounded()) {
+        put_rounded(from, texts[token], positions[token], head, worker);
       } else {
-        std::copy(from, from + width, cache.at(table, texts[token], positions[token], head));
+        put(from, texts[token], positions[token], head);
       }
     }
+  }
+
+ private:
+  int64_t width() const { return heads.columns / head_count; }
+
+  void put(const float* from, int64_t text, int64_t position, int64_t head) const {
+    if (cache.interleaved()) {
+      float* to = cache.lane(table, text, position, head, width());
+      for (int64_t i = 0; i < width(); i++) to[i * kLanes] = from[i];
+    } else {
+      std::copy(from, from + width(), cache.at(table, text, position, head));
+    }
+  }
+
+  void put_rounded(const float* from, int64_t text, int64_t position, int64_t head,
+                   Worker& worker) const {
+    const int64_t padded = blocks_of(width(), kLanes) * kLanes;
+    int8_t* codes = static_cast<int8_t*>(worker.scratch.reserve(static_cast<size_t>(padded)));
+    *cache.scale(table, text, position, head, head_count) = round_head(from, codes);
+    if (cache.interleaved()) {
+      int8_t* to = cache.codes() + cache.lane_place(table, text, position, head, width());
+      for (int64_t i = 0; i < width(); i++) to[i * kLanes] = codes[i];
+    } else {
+      std::copy(codes, codes + width(), cache.codes() + cache.place(table, text, position, head));
+    }
+  }
+
+  // A head's numbers as int8, and their scale. One that is not finite makes the scale not-a-number.
+  float round_head(const float* from, int8_t* codes) const {
+    Ints bits = broadcast(0);
+    for (int64_t i = 0; i < width(); i += kLanes) {
+      bits = maximum(bits, bits_of(magnitude(load_first(from + i, width() - i))));
+    }
+    const int32_t most = largest(bits);
+    float peak;
+    std::memcpy(&peak, &most, sizeof peak);
+    const bool finite = most < 0x7F800000, large = peak >= 0x1p-119f;
+    for (int64_t i = 0; i < width(); i += kLanes) {
+      const Floats inverse = broadcast(finite && large ? 127.0f / peak : 0.0f);
+      const Ints rounded = to_nearest(load_first(from + i, width() - i) * inverse);
+      store_int8(codes + i, finite && large ? rounded : broadcast(0));
+    }
+    return finite ? (large ? peak / 127.0f : 0.0f) : kNaN;
   }
 };
 
@@ -272,15 +354,17 @@ struct Store {
 
 using namespace limner;
 
-void limner_attend(Plan* plan, const float* queries, int64_t query_stride, float* keys,
-                   const int64_t* key_strides, float* values, const int64_t* value_strides,
+void limner_attend(Plan* plan, const float* queries, int64_t query_stride, void* keys,
+                   float* key_scales, const int64_t* key_strides, void* values,
+                   float* value_scales, const int64_t* value_strides,
                    const int32_t* pages, int64_t pages_each, int64_t page_size,
                    const int64_t* texts, const int64_t* positions, float scale, float softcap,
                    int64_t window, float* output, int64_t tokens, int64_t heads,
                    int64_t key_heads, int64_t key_width, int64_t value_width) {
-  const PagedCache key_cache{keys, key_strides[0], key_strides[1], key_strides[2], key_strides[3]};
-  const PagedCache value_cache{values, value_strides[0], value_strides[1], value_strides[2],
-                               value_strides[3]};
+  const PagedCache key_cache{static_cast<float*>(keys), key_strides[0], key_strides[1],
+                             key_strides[2], key_strides[3], key_scales};
+  const PagedCache value_cache{static_cast<float*>(values), value_strides[0], value_strides[1],
+                               value_strides[2], value_strides[3], value_scales};
   Attention a{queries, key_cache, value_cache, {pages, pages_each, page_size}, texts, positions,
               output,  nullptr,   tokens,      heads, key_heads, key_width, value_width,
               query_stride, {scale, softcap, window}};
@@ -296,13 +380,14 @@ void limner_attend(Plan* plan, const float* queries, int64_t query_stride, float
   submission.append(JoinParts{a});
 }
 
-void limner_store(Plan* plan, const float* heads, int64_t stride, float* cache,
+void limner_store(Plan* plan, const float* heads, int64_t stride, void* cache, float* scales,
                   const int64_t* strides, const int32_t* pages, int64_t pages_each,
                   int64_t page_size, const int64_t* texts, const int64_t* positions, int64_t count,
                   int64_t head_count, int64_t width) {
   Submission submission(plan);
   submission.append(Store{{heads, count, head_count * width, stride},
-                          {cache, strides[0], strides[1], strides[2], strides[3]},
+                          {static_cast<float*>(cache), strides[0], strides[1], strides[2],
+                           strides[3], scales},
                           {pages, pages_each, page_size},
                           texts,
                           positions,

@@ -1,15 +1,12 @@
 #include "attention_block.h"
 
 #include <algorithm>
-#include <limits>
 #include <type_traits>
 
 #include "vector_math.h"
 
 namespace limner {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // keys[v][w][i] = key_rows[16 v + i][w]; lanes past the last key are zero.
 void interleave_keys(AttentionScratch& scratch, int64_t count, int64_t width) {

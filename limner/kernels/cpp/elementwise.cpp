@@ -113,6 +113,12 @@ void limner_activation(Plan* plan, int32_t kind, const float* input, int64_t str
   submit_activation<Activate>(plan, kind, input_rows, input_rows, output);
 }
 
+void limner_with_remainder(Plan* plan, const float* input, int64_t stride, float* output,
+                           int64_t rows, int64_t columns) {
+  Submission submission(plan);
+  append_remainder(submission, {input, rows, columns, stride}, output);
+}
+
 void limner_scale(Plan* plan, float scale, float cap, const float* input, int64_t stride,
                   float* output, int64_t rows, int64_t columns) {
   const Rows input_rows{input, rows, columns, stride};

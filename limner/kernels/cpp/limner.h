@@ -7,16 +7,9 @@
 #include <cstdint>
 
 #include "plan.h"
-
-#if defined(_WIN32)
-#define LIMNER_API extern "C" __declspec(dllexport)
-#else
-#define LIMNER_API extern "C" __attribute__((visibility("default")))
-#endif
+#include "processor.h"
 
 LIMNER_API const char* limner_instruction_set();
-// Whether this processor can run code made for `name`: "avx512vnni", "avxvnni", "avx2", "neon" ...
-LIMNER_API int32_t limner_supports(const char* name);
 LIMNER_API void limner_set_threads(int32_t threads, int32_t pin);
 LIMNER_API int32_t limner_threads();
 
@@ -27,9 +20,10 @@ LIMNER_API int64_t limner_plan_size(const limner::Plan* plan);
 LIMNER_API int64_t limner_plan_meetings(const limner::Plan* plan);
 
 // output (tokens, outputs) = input (tokens, inputs; rows `stride` apart) x weight^T + bias (or null).
+// `bits` 8, 6 or 4, `scale_form` 0 halves, 1 with minima, 2 super-blocks: see packed_weights.h.
 LIMNER_API void limner_linear_quantized(limner::Plan* plan, const float* input, int64_t tokens,
-                                        int64_t inputs, int64_t stride, const uint8_t* codes,
-                                        const uint16_t* scales, int32_t bits, int32_t has_minimum,
+                                        int64_t inputs, int64_t stride, const void* codes,
+                                        const void* scales, int32_t bits, int32_t scale_form,
                                         const float* bias, float* output, int64_t outputs);
 // The same of float32 or bfloat16 weights, values[block][input][16].
 LIMNER_API void limner_linear_float(limner::Plan* plan, const float* input, int64_t tokens,
@@ -53,6 +47,11 @@ LIMNER_API void limner_activation(limner::Plan* plan, int32_t kind, const float*
 LIMNER_API void limner_scale(limner::Plan* plan, float scale, float cap, const float* input,
                              int64_t stride, float* output, int64_t rows, int64_t columns);
 
+// `output` (2 x rows, columns): the input, and below it what rounding it to int8 in groups of 32
+// leaves over. Columns are a multiple of 32.
+LIMNER_API void limner_with_remainder(limner::Plan* plan, const float* input, int64_t stride,
+                                      float* output, int64_t rows, int64_t columns);
+
 // Root-mean-square normalisation, or with `centred` layer normalisation; weight, bias may be null.
 LIMNER_API void limner_normalise(limner::Plan* plan, const float* input, int64_t stride,
                                  const float* weight, const float* bias, float epsilon,
@@ -61,8 +60,8 @@ LIMNER_API void limner_normalise(limner::Plan* plan, const float* input, int64_t
 // Rows of a table (vocabulary, columns) by number; a number outside it gives NaN.
 LIMNER_API void limner_lookup(limner::Plan* plan, const float* table, const int64_t* tokens,
                               float* output, int64_t count, int64_t vocabulary, int64_t columns);
-LIMNER_API void limner_lookup_packed(limner::Plan* plan, const uint8_t* codes,
-                                     const uint16_t* scales, int32_t bits, int32_t has_minimum,
+LIMNER_API void limner_lookup_packed(limner::Plan* plan, const void* codes, const void* scales,
+                                     int32_t bits, int32_t scale_form,
                                      const int64_t* tokens, float* output, int64_t count,
                                      int64_t vocabulary, int64_t columns);
 
@@ -79,18 +78,28 @@ LIMNER_API void limner_rotate(limner::Plan* plan, const float* heads, int64_t st
 // Index of the largest number of each row, the first of equals; a NaN counts as the largest.
 LIMNER_API void limner_argmax(limner::Plan* plan, const float* input, int64_t stride,
                               int64_t* output, int64_t rows, int64_t columns);
+// A column of each row drawn in proportion to e^(number / temperature): the first at which the sum,
+// in order, exceeds `numbers` (in [0, 1)) of the whole. At temperature 0 the argmax. -1 where the
+// largest number of the row is not finite. `temperatures` may be null: 1.
+LIMNER_API void limner_draw(limner::Plan* plan, const float* input, int64_t stride,
+                            const float* temperatures, const double* numbers, int64_t* output,
+                            int64_t rows, int64_t columns);
+// Logarithm of the sum of e^number over each row.
+LIMNER_API void limner_logsumexp(limner::Plan* plan, const float* input, int64_t stride,
+                                 float* output, int64_t rows, int64_t columns);
 
 // Queries (tokens, heads, key_width) over a cache. Strides: of pages, heads and slots (0 where 16
-// slots are interleaved), then bytes of the whole tensor. `pages` (texts, pages_each) may be null: page i is then text i.
+// slots are interleaved), then bytes of the whole tensor. `pages` (texts, pages_each) may be null: page
+// i is then text i. Caches are float32, or int8 with scales (pages, heads, slots): keys interleaved.
 LIMNER_API void limner_attend(limner::Plan* plan, const float* queries, int64_t query_stride,
-                              float* keys, const int64_t* key_strides, float* values,
-                              const int64_t* value_strides, const int32_t* pages,
+                              void* keys, float* key_scales, const int64_t* key_strides,
+                              void* values, float* value_scales, const int64_t* value_strides, const int32_t* pages,
                               int64_t pages_each, int64_t page_size, const int64_t* texts,
                               const int64_t* positions, float scale, float softcap, int64_t window,
                               float* output, int64_t tokens, int64_t heads, int64_t key_heads,
                               int64_t key_width, int64_t value_width);
 // Writes heads (count, head_count, width), tokens `stride` apart, to their places in a cache.
-LIMNER_API void limner_store(limner::Plan* plan, const float* heads, int64_t stride, float* cache,
-                             const int64_t* strides, const int32_t* pages, int64_t pages_each,
+LIMNER_API void limner_store(limner::Plan* plan, const float* heads, int64_t stride, void* cache,
+                             float* scales, const int64_t* strides, const int32_t* pages, int64_t pages_each,
                              int64_t page_size, const int64_t* texts, const int64_t* positions,
                              int64_t count, int64_t head_count, int64_t width);

@@ -75,26 +75,29 @@ constexpr std::array<FloatTile<Weight>, kTileTokens> float_tiles(
 template <class Weight>
 struct FloatProduct {
   const Weight* weights;
-  const float* tiles;
+  Tiles<float> input;
   const float* bias;  // may be null
   float* output;
   int64_t tokens, inputs, outputs;
 
   std::vector<Access> accesses() const {
-    return {reads(tiles, tokens * inputs * 4),
+    return {input.access(),
             writes(output, tokens * outputs * 4, Split::kColumns, outputs)};
   }
 
   void operator()(Worker& worker) const {
     const Range blocks = share_columns(worker, outputs);
+    const float* tiles = input.of(worker);
     for (int64_t block = blocks.begin; block < blocks.end; block += kPanelBlocks) {
-      for (int64_t begin = 0; begin < inputs; begin += kPartInputs) part(block, begin);
+      for (int64_t begin = 0; begin < inputs; begin += kPartInputs) {
+        part(block, begin, tiles);
+      }
       if (bias != nullptr) add_bias(block);
     }
   }
 
  private:
-  void part(int64_t block, int64_t begin) const {
+  void part(int64_t block, int64_t begin, const float* tiles) const {
     static constexpr auto functions =
         float_tiles<Weight>(std::make_integer_sequence<int, kTileTokens>());
     const TokenTiles layout{tokens};
@@ -124,7 +127,7 @@ template <class Weight>
 void append_product(Plan* plan, const Rows& input, const Weight* weights, const float* bias,
                     float* output, int64_t outputs) {
   Submission submission(plan);
-  const float* tiles = append_float_tiles(submission, input);
+  const Tiles<float> tiles = append_float_tiles(submission, input);
   submission.append(FloatProduct<Weight>{weights, tiles, bias, output, input.count, input.columns,
                                          outputs});
 }

@@ -1,5 +1,7 @@
 #include "plan.h"
 
+#include <algorithm>
+
 namespace limner {
 namespace {
 
@@ -48,24 +50,50 @@ bool Plan::note(const std::vector<Access>& accesses) {
 }
 
 void Plan::forget_overwritten(const Access& access) {
-  size_t kept = 0;
-  for (const Quantised& known : quantised_) {
-    if (!overlap(known.input, known.bytes, access.begin, access.bytes)) quantised_[kept++] = known;
-  }
-  quantised_.resize(kept);
+  const auto hit = [&](const void* data, int64_t bytes) {
+    return overlap(data, bytes, access.begin, access.bytes);
+  };
+  const auto stale_tiles = [&](const KnownTiles& known) {
+    return hit(known.input.data, known.input.bytes());
+  };
+  const auto stale_norm = [&](const KnownNorm& known) {
+    const int64_t bytes = known.input.count * known.input.columns * 4;
+    return hit(known.input.data, known.input.bytes()) || hit(known.output, bytes);
+  };
+  tiles_.erase(std::remove_if(tiles_.begin(), tiles_.end(), stale_tiles), tiles_.end());
+  norms_.erase(std::remove_if(norms_.begin(), norms_.end(), stale_norm), norms_.end());
+}
+
+void ThreadMemory::reserve(int threads) {
+  if (threads <= threads_) return;
+  data_ = static_cast<unsigned char*>(buffer_.reserve(bytes_ * static_cast<size_t>(threads)));
+  threads_ = threads;
 }
 
 void Plan::run(size_t first) {
   Pool& threads = pool();
+  for (const auto& memory : thread_memory_) memory->reserve(threads.threads());
   Part part{records_.data() + first, records_.data() + records_.size(), &threads};
   if (part.begin != part.end) threads.run(run_part, &part);
 }
 
-void* Plan::find_quantised(const void* input, int64_t rows, int64_t columns, int64_t stride) const {
-  for (const Quantised& known : quantised_) {
-    if (known.input == input && known.rows == rows && known.columns == columns &&
-        known.stride == stride) {
-      return known.tiles;
+const KnownTiles* Plan::find_tiles(const Rows& input, bool quantised) const {
+  for (const KnownTiles& known : tiles_) {
+    const Rows& rows = known.input;
+    const bool enough = known.own == nullptr || known.own->threads() >= pool().threads();
+    if (rows.data == input.data && rows.count == input.count && rows.columns == input.columns &&
+        rows.stride == input.stride && known.quantised == quantised && enough) {
+      return &known;
+    }
+  }
+  return nullptr;
+}
+
+const KnownNorm* Plan::find_norm(const Rows& output) const {
+  for (const KnownNorm& known : norms_) {
+    if (known.output == output.data && known.input.count == output.count &&
+        known.input.columns == output.columns && output.stride == output.columns) {
+      return &known;
     }
   }
   return nullptr;
@@ -74,6 +102,12 @@ void* Plan::find_quantised(const void* input, int64_t rows, int64_t columns, int
 void* Plan::allocate(size_t bytes) {
   buffers_.emplace_back();
   return buffers_.back().reserve(bytes);
+}
+
+const ThreadMemory* Plan::allocate_for_threads(size_t bytes) {
+  thread_memory_.push_back(std::make_unique<ThreadMemory>(bytes));
+  thread_memory_.back()->reserve(pool().threads());
+  return thread_memory_.back().get();
 }
 
 size_t Plan::meetings() const {

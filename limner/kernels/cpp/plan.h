@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pool.h"
+#include "rows.h"
 
 namespace limner {
 
@@ -46,11 +47,36 @@ struct Record {
   alignas(16) unsigned char arguments[240];
 };
 
-// Activations already quantised in this plan, so that layers with one input share the work.
-struct Quantised {
-  const void* input;
-  int64_t bytes, rows, columns, stride;
-  void* tiles;
+// A piece of memory for each thread, where it leaves what only its own later kernels read.
+class ThreadMemory {
+ public:
+  explicit ThreadMemory(size_t bytes) : bytes_((bytes + 63) / 64 * 64) {}
+  // Makes room for so many threads; what was there is lost if there was less.
+  void reserve(int threads);
+  int threads() const { return threads_; }
+  void* of(int thread) const { return data_ + static_cast<size_t>(thread) * bytes_; }
+
+ private:
+  size_t bytes_;
+  int threads_ = 0;
+  unsigned char* data_ = nullptr;
+  Buffer buffer_;
+};
+
+// An input whose tiles are in this plan already, so that layers with one input share the work.
+struct KnownTiles {
+  Rows input;
+  bool quantised;
+  const void* shared;
+  const ThreadMemory* own;
+};
+
+// Rows that were made by normalising others. To do it again takes less time than to wait for the
+// thread that did.
+struct KnownNorm {
+  const float* output;
+  Rows input;
+  RowNorm norm;
 };
 
 class Plan {
@@ -71,12 +97,15 @@ class Plan {
   // Runs records from `first` to the end on the pool's threads.
   void run(size_t first = 0);
 
-  // The quantised form of an input if the plan holds one that is still true to it.
-  void* find_quantised(const void* input, int64_t rows, int64_t columns, int64_t stride) const;
-  void keep_quantised(const Quantised& quantised) { quantised_.push_back(quantised); }
+  // The tiles of an input, and how its rows were made, if the plan knows it and it is still so.
+  const KnownTiles* find_tiles(const Rows& input, bool quantised) const;
+  void keep_tiles(const KnownTiles& known) { tiles_.push_back(known); }
+  const KnownNorm* find_norm(const Rows& output) const;
+  void keep_norm(const KnownNorm& known) { norms_.push_back(known); }
 
   // Memory that lives as long as the plan.
   void* allocate(size_t bytes);
+  const ThreadMemory* allocate_for_threads(size_t bytes);
 
   size_t size() const { return records_.size(); }
   size_t meetings() const;
@@ -87,8 +116,10 @@ class Plan {
 
   std::vector<Record> records_;
   std::vector<Access> since_meeting_;
-  std::vector<Quantised> quantised_;
+  std::vector<KnownTiles> tiles_;
+  std::vector<KnownNorm> norms_;
   std::vector<Buffer> buffers_;
+  std::vector<std::unique_ptr<ThreadMemory>> thread_memory_;
 };
 
 // Appends kernels to the plan being captured, or to one of its own when there is none, and runs what

@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <chrono>
+#include <cstdlib>
 
 #if defined(__linux__)
 #include <pthread.h>
@@ -42,6 +43,10 @@ std::vector<int> processors() {
 int processor_count() {
   const int listed = static_cast<int>(processors().size());
   const int known = listed > 0 ? listed : static_cast<int>(std::thread::hardware_concurrency());
+  // What a user says to all libraries that compute: several processes then share a machine.
+  const char* asked = std::getenv("OMP_NUM_THREADS");
+  const int most = asked != nullptr ? std::atoi(asked) : 0;
+  if (most > 0 && most < known) return most;
   return known > 0 ? known : 1;
 }
 

@@ -1,6 +1,5 @@
-// What is done to each token by itself: normalisation, embedding lookup, rotary positions, argmax.
+// What is done to each token by itself: normalisation, embedding lookup, rotary positions.
 #include <cmath>
-#include <limits>
 
 #include "limner.h"
 #include "packed_weights.h"
@@ -10,8 +9,6 @@
 
 namespace limner {
 namespace {
-
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // Sum of term(x) over a row.
 template <class Term>
@@ -30,11 +27,8 @@ float row_sum(const float* row, int64_t columns, Term term) {
 
 struct Normalise {
   Rows input;
-  const float* weight;  // may be null
-  const float* bias;    // may be null
+  RowNorm norm;
   float* output;
-  float epsilon;
-  bool centred;  // layer normalisation subtracts the mean, root-mean-square normalisation does not
 
   std::vector<Access> accesses() const {
     return {reads(input.data, input.bytes(), Split::kRows, input.count),
@@ -44,25 +38,7 @@ struct Normalise {
   void operator()(Worker& worker) const {
     const Range mine = worker.share(input.count);
     for (int64_t row = mine.begin; row < mine.end; row++) {
-      one_row(input.data + row * input.stride, output + row * input.columns);
-    }
-  }
-
- private:
-  void one_row(const float* row, float* out) const {
-    const float width = static_cast<float>(input.columns);
-    const auto itself = [](Floats x) { return x; };
-    const float mean = centred ? row_sum(row, input.columns, itself) / width : 0.0f;
-    const Floats shift = broadcast(mean);
-    const auto square = [&](Floats x) { return (x - shift) * (x - shift); };
-    const float variance = row_sum(row, input.columns, square) / width;
-    const Floats scale = broadcast(1.0f / std::sqrt(variance + epsilon));
-    for (int64_t i = 0; i < input.columns; i += kLanes) {
-      const int64_t left = input.columns - i;
-      Floats value = (load_first(row + i, left) - shift) * scale;
-      if (weight != nullptr) value = value * load_first(weight + i, left);
-      if (bias != nullptr) value = value + load_first(bias + i, left);
-      store_first(out + i, value, left);
+      norm(input.data + row * input.stride, input.columns, output + row * input.columns);
     }
   }
 };
@@ -117,22 +93,26 @@ struct LookupPacked {
   void one_row(int64_t token, float* out) const {
     const int64_t block = token / kLanes, lane = token % kLanes;
     for (int64_t group = 0; group < table.groups(); group++) {
-      float halves[2 * kLanes];
-      const uint16_t* scales = table.scales_of(block, group);
-      store(halves, load_half(scales));
-      if (Format::kHasMinimum) store(halves + kLanes, load_half(scales + kLanes));
+      float scales[2][kLanes];
+      for (int row = 0; row < 2; row++) {
+        const bool has_row = row == 0 || Format::kHasMinimum || Format::kParts == 2;
+        store(scales[row], has_row ? Format::Scales::get(table.scales_of(block), group, row) : zeros());
+      }
       const uint8_t* codes = table.codes_of(block, group) + 4 * lane;
       for (int i = 0; i < kGroup; i++) {
-        const float value = halves[lane] * static_cast<float>(code(codes, i));
-        out[group * kGroup + i] = Format::kHasMinimum ? value + halves[kLanes + lane] : value;
+        const float scale = scales[Format::kParts * i / kGroup][lane];
+        const float value = scale * static_cast<float>(code(codes, i) - Format::kOffset);
+        out[group * kGroup + i] = Format::kHasMinimum ? value + scales[1][lane] : value;
       }
     }
   }
   static int code(const uint8_t* codes, int i) {
-    if (Format::kBits == 8) return codes[64 * (i / 4) + i % 4] - 128;
+    if (Format::kBits == 8) return codes[64 * (i / 4) + i % 4];
     const int both = codes[64 * (i / 8) + i % 4];
     const int nibble = i % 8 < 4 ? both & 15 : both >> 4;
-    return Format::kHasMinimum ? nibble : nibble - 8;
+    if (Format::kBits == 4) return nibble;
+    const int four = codes[256 + 64 * (i / 16) + i % 4];
+    return nibble | (four >> (2 * (i / 4 % 4)) & 3) << 4;
   }
 };
 
@@ -216,83 +196,25 @@ struct Rotate {
   }
 };
 
-struct Peak {
-  float value;
-  int64_t index;
-};
+}  // namespace
 
-// The largest of the columns [begin, end), the first of equals; a NaN counts as the largest.
-Peak find_peak(const float* row, int64_t begin, int64_t end) {
-  Peak best{row[begin], begin};
-  const int64_t whole = begin + (end - begin) / kLanes * kLanes;
-  Floats high = broadcast(row[begin]);
-  Ints bits = broadcast(0);
-  for (int64_t i = begin; i < whole; i += kLanes) {
-    high = maximum(high, load(row + i));
-    bits = maximum(bits, bits_of(magnitude(load(row + i))));
+void RowNorm::operator()(const float* row, int64_t columns, float* output) const {
+  const float width = static_cast<float>(columns);
+  const auto itself = [](Floats x) { return x; };
+  const float mean = centred ? row_sum(row, columns, itself) / width : 0.0f;
+  const Floats shift = broadcast(mean);
+  const auto square = [&](Floats x) { return (x - shift) * (x - shift); };
+  const float variance = row_sum(row, columns, square) / width;
+  const Floats scale = broadcast(1.0f / std::sqrt(variance + epsilon));
+  for (int64_t i = 0; i < columns; i += kLanes) {
+    const int64_t left = columns - i;
+    Floats value = (load_first(row + i, left) - shift) * scale;
+    if (weight != nullptr) value = value * load_first(weight + i, left);
+    if (bias != nullptr) value = value + load_first(bias + i, left);
+    store_first(output + i, value, left);
   }
-  for (int64_t i = whole; i < end; i++) {
-    high = maximum(high, broadcast(row[i]));
-    bits = maximum(bits, bits_of(magnitude(broadcast(row[i]))));
-  }
-  const bool has_nan = largest(bits) > 0x7F800000;
-  best.value = has_nan ? kNaN : largest(high);
-  for (best.index = begin; best.index < end; best.index++) {
-    const float value = row[best.index];
-    if (has_nan ? std::isnan(value) : value == best.value) break;
-  }
-  return best;
 }
 
-// The peaks of equal parts of each row. The parts do not depend on the number of threads.
-constexpr int64_t kPeakParts = 64;
-
-struct PartPeaks {
-  Rows input;
-  Peak* peaks;  // [row][kPeakParts]
-
-  std::vector<Access> accesses() const {
-    return {reads(input.data, input.bytes()),
-            writes(peaks, input.count * kPeakParts * static_cast<int64_t>(sizeof(Peak)))};
-  }
-
-  void operator()(Worker& worker) const {
-    const Range mine = worker.share(input.count * kPeakParts);
-    for (int64_t unit = mine.begin; unit < mine.end; unit++) {
-      const int64_t row = unit / kPeakParts, part = unit % kPeakParts;
-      const int64_t begin = input.columns * part / kPeakParts;
-      const int64_t end = input.columns * (part + 1) / kPeakParts;
-      peaks[unit] = {0.0f, -1};
-      if (begin < end) peaks[unit] = find_peak(input.data + row * input.stride, begin, end);
-    }
-  }
-};
-
-struct JoinPeaks {
-  const Peak* peaks;
-  int64_t* output;
-  int64_t rows;
-
-  std::vector<Access> accesses() const {
-    return {reads(peaks, rows * kPeakParts * static_cast<int64_t>(sizeof(Peak))),
-            writes(output, rows * 8)};
-  }
-
-  void operator()(Worker& worker) const {
-    const Range mine = worker.share(rows);
-    for (int64_t row = mine.begin; row < mine.end; row++) {
-      Peak best{0.0f, -1};
-      for (int64_t part = 0; part < kPeakParts; part++) {
-        const Peak& peak = peaks[row * kPeakParts + part];
-        if (peak.index < 0 || std::isnan(best.value)) continue;
-        if (best.index < 0 || std::isnan(peak.value) || peak.value > best.value) best = peak;
-      }
-      output[row] = best.index;
-    }
-  }
-};
-
-}  // namespace
 }  // namespace limner
 
 using namespace limner;
@@ -301,8 +223,10 @@ void limner_normalise(Plan* plan, const float* input, int64_t stride, const floa
                       const float* bias, float epsilon, int32_t centred, float* output,
                       int64_t rows, int64_t columns) {
   Submission submission(plan);
-  submission.append(Normalise{{input, rows, columns, stride}, weight, bias, output, epsilon,
-                              centred != 0});
+  const Rows input_rows{input, rows, columns, stride};
+  const RowNorm norm{weight, bias, epsilon, centred != 0};
+  submission.append(Normalise{input_rows, norm, output});
+  submission.plan().keep_norm({output, input_rows, norm});
 }
 
 void limner_lookup(Plan* plan, const float* table, const int64_t* tokens, float* output,
@@ -311,20 +235,16 @@ void limner_lookup(Plan* plan, const float* table, const int64_t* tokens, float*
   submission.append(Lookup{table, tokens, output, count, vocabulary, columns});
 }
 
-void limner_lookup_packed(Plan* plan, const uint8_t* codes, const uint16_t* scales, int32_t bits,
-                          int32_t has_minimum, const int64_t* tokens, float* output, int64_t count,
+void limner_lookup_packed(Plan* plan, const void* codes, const void* scales, int32_t bits,
+                          int32_t scale_form, const int64_t* tokens, float* output, int64_t count,
                           int64_t vocabulary, int64_t columns) {
   Submission submission(plan);
-  if (bits == 8) {
-    submission.append(LookupPacked<EightBits>{{codes, scales, vocabulary, columns}, tokens, output,
-                                              count});
-  } else if (has_minimum != 0) {
-    submission.append(LookupPacked<FourBitsMinimum>{{codes, scales, vocabulary, columns}, tokens,
-                                                    output, count});
-  } else {
-    submission.append(LookupPacked<FourBits>{{codes, scales, vocabulary, columns}, tokens, output,
-                                             count});
-  }
+  with_format(bits, scale_form, [&](auto format) {
+    const PackedWeight<decltype(format)> table{static_cast<const uint8_t*>(codes),
+                                               static_cast<const uint8_t*>(scales), vocabulary,
+                                               columns};
+    submission.append(LookupPacked<decltype(format)>{table, tokens, output, count});
+  });
 }
 
 void limner_angles(Plan* plan, const int64_t* positions, const float* frequency, float gain,
@@ -339,14 +259,4 @@ void limner_rotate(Plan* plan, const float* heads, int64_t stride, const float* 
   Submission submission(plan);
   submission.append(Rotate{{heads, count, head_count * width, stride}, cosine, sine, output,
                            head_count, pairs, interleaved != 0});
-}
-
-void limner_argmax(Plan* plan, const float* input, int64_t stride, int64_t* output, int64_t rows,
-                   int64_t columns) {
-  Submission submission(plan);
-  const Rows input_rows{input, rows, columns, stride};
-  const size_t bytes = static_cast<size_t>(rows * kPeakParts) * sizeof(Peak);
-  Peak* peaks = static_cast<Peak*>(submission.between(bytes));
-  submission.append(PartPeaks{input_rows, peaks});
-  submission.append(JoinPeaks{peaks, output, rows});
 }

@@ -7,7 +7,7 @@
 //   kAttentionRows x kAttentionVectors the tile of the products of attention
 // Operations act lane by lane: load, store, broadcast, + - * /, fused(a, b, c) = a * b + c, maximum,
 // minimum, where_less(a, b, yes, no), to_nearest (ties to even), bits_of and from_bits, store_int8,
-// load_half (IEEE half), load_bfloat, and
+// load_half (IEEE half), load_bfloat, load_bytes, and
 //   transpose(rows)                        16 x 16
 //   dot(accumulator, codes, activations)  adds the product of four codes and four activations (int8)
 // Codes are unsigned where kUnsignedCodes, else signed. What follows is derived from those.
@@ -23,12 +23,16 @@
 #elif defined(LIMNER_NEON)
 #include "simd_neon.h"
 #else
+#define LIMNER_PORTABLE
 #include "simd_portable.h"
 #endif
 
 // The compiler keeps an array of vectors in registers only if every index is a constant by the time
-// it looks: each loop over such an array must be unrolled early, which -O3 alone does not do.
-#if defined(__clang__)
+// it looks: each loop over such an array must be unrolled early, which -O3 alone does not do. Where
+// vectors are arrays themselves nothing is won, and compiling takes ten times as long.
+#if defined(LIMNER_PORTABLE)
+#define LIMNER_UNROLL
+#elif defined(__clang__)
 #define LIMNER_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define LIMNER_UNROLL _Pragma("GCC unroll 16")
@@ -37,6 +41,8 @@
 namespace limner {
 
 constexpr int kLanes = 16;
+constexpr float kInfinity = __builtin_inff();
+constexpr float kNaN = __builtin_nanf("");
 
 inline int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 

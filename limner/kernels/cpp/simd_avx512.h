@@ -78,11 +78,28 @@ inline Floats load_bfloat(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
 
+inline Floats load_bytes(const uint8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))};
+}
+inline Floats load_bytes(const int8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
+
 inline Codes load_codes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_codes(uint8_t* p, Codes a) { _mm512_storeu_si512(p, a.v); }
 inline Codes low_nibbles(Codes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline Codes high_nibbles(Codes a) {
   return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
+}
+template <int kBits>
+inline Codes shift_left(Codes a) {
+  return {_mm512_slli_epi16(a.v, kBits)};
+}
+inline Codes operator|(Codes a, Codes b) { return {_mm512_or_si512(a.v, b.v)}; }
+inline Codes masked(Codes a, uint8_t bits) {
+  return {_mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(bits)))};
 }
 inline Ints dot(Ints accumulator, Codes codes, Ints activations) {
   return {_mm512_dpbusd_epi32(accumulator.v, codes.v, activations.v)};

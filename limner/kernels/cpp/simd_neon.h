@@ -79,6 +79,19 @@ inline Floats load_bfloat(const uint16_t* p) {
   LIMNER_QUARTERS(Floats, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)));
 }
 
+inline Floats load_bytes(const uint8_t* p) {
+  const uint8x16_t bytes = vld1q_u8(p);
+  const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_u8(vget_high_u8(bytes));
+  return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))),
+           vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(high)))}};
+}
+inline Floats load_bytes(const int8_t* p) {
+  const int8x16_t bytes = vld1q_s8(p);
+  const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+}
+
 inline Codes load_codes(const uint8_t* p) { LIMNER_QUARTERS(Codes, vld1q_u8(p + 16 * i)); }
 inline void store_codes(uint8_t* p, Codes a) {
   for (int i = 0; i < 4; i++) vst1q_u8(p + 16 * i, a.v[i]);
@@ -87,6 +100,14 @@ inline Codes low_nibbles(Codes a) { LIMNER_QUARTERS(Codes, vandq_u8(a.v[i], vdup
 inline Codes high_nibbles(Codes a) { LIMNER_QUARTERS(Codes, vshrq_n_u8(a.v[i], 4)); }
 // Codes stored with an offset of 128 as signed bytes: flipping the top bit subtracts it.
 inline Codes as_signed(Codes a) { LIMNER_QUARTERS(Codes, veorq_u8(a.v[i], vdupq_n_u8(0x80))); }
+template <int kBits>
+inline Codes shift_left(Codes a) {
+  LIMNER_QUARTERS(Codes, vshlq_n_u8(a.v[i], kBits));
+}
+inline Codes operator|(Codes a, Codes b) { LIMNER_QUARTERS(Codes, vorrq_u8(a.v[i], b.v[i])); }
+inline Codes masked(Codes a, uint8_t bits) {
+  LIMNER_QUARTERS(Codes, vandq_u8(a.v[i], vdupq_n_u8(bits)));
+}
 inline Ints dot(Ints accumulator, Codes codes, Ints activations) {
   LIMNER_QUARTERS(Ints, vdotq_s32(accumulator.v[i], vreinterpretq_s8_u8(codes.v[i]),
                                   vreinterpretq_s8_s32(activations.v[i])));

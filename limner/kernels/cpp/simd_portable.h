@@ -102,6 +102,9 @@ inline Floats load_bfloat(const uint16_t* p) {
   return from_bits(bits);
 }
 
+inline Floats load_bytes(const uint8_t* p) { LIMNER_LANES(Floats, static_cast<float>(p[i])); }
+inline Floats load_bytes(const int8_t* p) { LIMNER_LANES(Floats, static_cast<float>(p[i])); }
+
 inline Codes load_codes(const uint8_t* p) {
   Codes out;
   std::memcpy(out.v, p, sizeof out.v);
@@ -122,6 +125,22 @@ inline Codes high_nibbles(const Codes& a) {
 inline Codes as_signed(const Codes& a) {
   Codes out;
   for (int i = 0; i < 64; i++) out.v[i] = a.v[i] ^ 0x80;
+  return out;
+}
+template <int kBits>
+inline Codes shift_left(const Codes& a) {
+  Codes out;
+  for (int i = 0; i < 64; i++) out.v[i] = static_cast<uint8_t>(a.v[i] << kBits);
+  return out;
+}
+inline Codes operator|(const Codes& a, const Codes& b) {
+  Codes out;
+  for (int i = 0; i < 64; i++) out.v[i] = a.v[i] | b.v[i];
+  return out;
+}
+inline Codes masked(const Codes& a, uint8_t bits) {
+  Codes out;
+  for (int i = 0; i < 64; i++) out.v[i] = a.v[i] & bits;
   return out;
 }
 inline Ints dot(const Ints& accumulator, const Codes& codes, const Ints& activations) {

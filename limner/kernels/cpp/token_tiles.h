@@ -7,6 +7,7 @@
 //   float scale[T]       value = scale * code
 //   int32 offset[T]      -128 * (sum of the codes): takes the offset of unsigned weight codes off
 //   float total[T]       sum of the codes, for weights with a minimum
+//   int32 first[T]       sum of the first 16 codes, for weights with a scale for each 16 inputs
 // For float weights a tile holds for every input float values[T].
 // What is done to a token does not depend on its tile, nor on how many tokens there are.
 #pragma once
@@ -18,8 +19,8 @@
 namespace limner {
 
 constexpr int kGroup = 32;
-constexpr int kRecordWords = 11;
-constexpr int kScaleWord = 8, kOffsetWord = 9, kTotalWord = 10;
+constexpr int kRecordWords = 12;
+constexpr int kScaleWord = 8, kOffsetWord = 9, kTotalWord = 10, kFirstWord = 11;
 
 struct TokenTiles {
   int64_t tokens;
@@ -29,23 +30,31 @@ struct TokenTiles {
   int64_t tile_of(int64_t token) const;
 };
 
-// Rows of floats, `stride` floats apart.
-struct Rows {
-  const float* data;
-  int64_t count, columns, stride;
-  int64_t bytes() const {
-    return count > 0 ? ((count - 1) * stride + columns) * static_cast<int64_t>(sizeof(float)) : 0;
-  }
-};
-
 // int32 words that hold `rows` rounded to int8, and floats that hold them as they are.
 inline int64_t quantised_words(const Rows& rows) {
   return rows.count * (rows.columns / kGroup) * kRecordWords;
 }
 inline int64_t float_words(const Rows& rows) { return rows.count * rows.columns; }
 
+// Tiles of an input: all threads share one copy, or each has its own.
+template <class Word>
+struct Tiles {
+  const Word* shared;
+  const ThreadMemory* own;  // null where they share
+  int64_t words;
+
+  const Word* of(const Worker& worker) const {
+    return own == nullptr ? shared : static_cast<const Word*>(own->of(worker.index));
+  }
+  // A thread's own memory is no concern of the others.
+  Access access() const { return reads(shared, own == nullptr ? words * 4 : 0); }
+};
+
 // Each appends the kernel that fills the tiles, unless the plan being captured has them already.
-const int32_t* append_quantised(Submission& submission, const Rows& rows);
-const float* append_float_tiles(Submission& submission, const Rows& rows);
+Tiles<int32_t> append_quantised(Submission& submission, const Rows& rows);
+Tiles<float> append_float_tiles(Submission& submission, const Rows& rows);
+
+// `output` (2 x rows): a copy of the rows, and what their rounding to int8 leaves over.
+void append_remainder(Submission& submission, const Rows& rows, float* output);
 
 }  // namespace limner
