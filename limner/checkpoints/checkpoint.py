@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,25 @@ from torch import Tensor, nn
 from limner.checkpoints.gguf import GGUFFile
 from limner.checkpoints.llama2c import Llama2CFile
 from limner.checkpoints.opening import open_tensors
+from limner.checkpoints.packing import read_packed
+from limner.checkpoints.quantized import with_plain_names
 from limner.checkpoints.safetensors import write_safetensors
 from limner.checkpoints.tensors import TensorSource
+from limner.kernels import PackedWeight
 from limner.models.families import find_family, find_gguf_family
 from limner.models.families.gguf_fields import GGUFFields
-from limner.models.network import Network, NetworkConfig
+from limner.models.network import Network, NetworkConfig, without_contents
 from limner.models.translation import Translation
+from limner.nn.packed import (
+    Packed,
+    PackedEmbedding,
+    PackedLinear,
+    Weights,
+    is_vocabulary,
+    pack,
+    packed_weights,
+    replace_layers,
+)
 from limner.tokenizers import Tokenizer, load_tokenizer, tokenizer_from_gguf
 
 log = logging.getLogger(__name__)
@@ -46,14 +59,20 @@ class Checkpoint:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
+        weights: Weights | None = None,
     ) -> Network:
         """The network with its weights, read tensor by tensor so that never two copies exist.
 
+        With `weights` the matrices become packed layers (`limner.nn.packed`), which kernels compute
+        with on the CPU and which cannot be trained.
+
         Raises ValueError if the file lacks a tensor or one has another shape than the config says.
         """
-        with torch.device("meta"):
+        with without_contents():
             network = self.config.build()
-        fill(network, self, dtype, device, progress)
+        if weights is not None:
+            replace_layers(network)
+        fill(network, self, dtype, device, progress, weights or "float")
         return network.eval()
 
     def tokenizer(self) -> Tokenizer:
@@ -86,7 +105,7 @@ def _open_folder(folder: Path, allow_pickle: bool) -> Checkpoint:
         config = family.read_config(fields)
     except KeyError as missing:
         raise ValueError(f"'{folder / 'config.json'}' has no field {missing}") from missing
-    source = open_tensors(folder, allow_pickle)
+    source = with_plain_names(open_tensors(folder, allow_pickle), folder, fields)
     translations = tuple(family.translations(config))
     prefix = getattr(family, "PREFIX", "")
     if prefix and not any(name.startswith(prefix) for name in source.names()):
@@ -127,8 +146,12 @@ def fill(
     dtype: torch.dtype,
     device: torch.device | str,
     progress: Progress | None = None,
+    weights: Weights = "float",
 ) -> None:
-    """Set the parameters of `network` (made on the meta device) from the checkpoint's tensors."""
+    """Set the parameters of `network` (made on the meta device) from the checkpoint's tensors.
+
+    `weights` is what becomes of the numbers of packed layers.
+    """
     present = set(checkpoint.source.names())
     unused = set(present)
     for number, rule in enumerate(checkpoint.translations, start=1):
@@ -140,14 +163,19 @@ def fill(
             raise ValueError(
                 f"'{checkpoint.path}' lacks the tensor '{missing[0]}' that its config asks for"
             )
-        tensors = rule.load([checkpoint.source.read(name) for name in names])
+        stored = weights == "stored"
+        packed = read_packed(network, checkpoint.source, rule, names) if stored else None
+        tensors: Sequence[Tensor | PackedWeight] | None = packed
+        if tensors is None:
+            tensors = rule.load([checkpoint.source.read(name) for name in names])
         for name, tensor in zip(rule.ours, tensors, strict=True):
-            set_tensor(network, name, tensor.to(device), dtype, checkpoint.path)
+            place(network, name, tensor, dtype, device, checkpoint.path, weights)
         unused -= set(names)
         if progress is not None:
             progress(number, len(checkpoint.translations))
     network.tie()
     unset = [name for name, tensor in named_tensors(network).items() if tensor.is_meta]
+    unset += [name for name, weight in packed_weights(network) if weight is None]
     if unset:
         network.do_without(unset)
     for name in sorted(unused):
@@ -160,6 +188,36 @@ def named_tensors(network: nn.Module) -> dict[str, Tensor]:
     return parameters | dict(network.named_buffers())
 
 
+def place(
+    network: nn.Module,
+    name: str,
+    tensor: Tensor | PackedWeight,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    path: Path,
+    weights: Weights,
+) -> None:
+    """Put `tensor` where the parameter, buffer or packed weight `name` stands."""
+    owner, _, leaf = name.rpartition(".")
+    module = network.get_submodule(owner)
+    if leaf != "weight" or not isinstance(module, PackedLinear | PackedEmbedding):
+        assert isinstance(tensor, Tensor)
+        set_tensor(network, name, tensor.to(device), dtype, path)
+        return
+    shape = (tensor.outputs, tensor.inputs) if isinstance(tensor, PackedWeight) else tensor.shape
+    check_shape(name, tuple(shape), module.shape, path)
+    if isinstance(tensor, PackedWeight):
+        module.weight = tensor
+    else:
+        module.weight = pack(tensor, weights, is_vocabulary(owner))
+
+
+def check_shape(name: str, shape: tuple[int, ...], says: tuple[int, ...], path: Path) -> None:
+    """ValueError if the tensor of `path` for our `name` has another shape than the config says."""
+    if shape != says:
+        raise ValueError(f"'{path}': {name} has shape {shape} but the config says {says}")
+
+
 def set_tensor(
     network: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype, path: Path
 ) -> None:
@@ -170,11 +228,7 @@ def set_tensor(
     owner, _, leaf = name.rpartition(".")
     module = network.get_submodule(owner)
     stands = getattr(module, leaf)
-    if tensor.shape != stands.shape:
-        raise ValueError(
-            f"'{path}': {name} has shape {tuple(tensor.shape)} "
-            f"but the config says {tuple(stands.shape)}"
-        )
+    check_shape(name, tuple(tensor.shape), tuple(stands.shape), path)
     learnt = isinstance(stands, nn.Parameter)
     tensor = tensor.to(dtype if learnt else stands.dtype).contiguous()
     setattr(module, leaf, nn.Parameter(tensor) if learnt else tensor)
@@ -188,18 +242,29 @@ def save_folder(
 ) -> None:
     """Write a Hugging Face folder that transformers opens: config, weights, tokenizer.
 
+    Packed weights are written as the floats that they stand for.
+
     Raises OSError if the disk is full; a good folder that was there before survives.
     """
     config = network.config
     family = find_family(config.family)
+    weights = named_tensors(network) | dict(packed_weights(network))
+    fields = family.write_config(config) | {"dtype": str(network.dtype).removeprefix("torch.")}
+    tensors = _their_tensors(family.translations(config), weights)
+    write_folder(tensors, fields, folder, tokenizer, max_shard_bytes)
+
+
+def write_folder(
+    tensors: Iterable[tuple[str, Tensor]],
+    fields: Mapping[str, Any],
+    folder: Path,
+    tokenizer: Tokenizer | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write a Hugging Face folder of these tensors, with these `fields` of config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
-    write_safetensors(
-        _their_tensors(family.translations(config), named_tensors(network)),
-        folder,
-        max_shard_bytes,
-    )
-    fields = family.write_config(config) | {"dtype": dtype}
+    write_safetensors(tensors, folder, max_shard_bytes)
+    fields = dict(fields)
     if tokenizer is not None:
         fields |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         tokenizer.save(folder)
@@ -209,11 +274,17 @@ def save_folder(
 
 
 def _their_tensors(
-    translations: Iterator[Translation], parameters: Mapping[str, Tensor]
+    translations: Iterator[Translation], weights: Mapping[str, Tensor | Packed | None]
 ) -> Iterator[tuple[str, Tensor]]:
     for rule in translations:
-        tensors = rule.save([parameters[name].detach() for name in rule.ours])
+        tensors = rule.save([plain(weights[name]) for name in rule.ours])
         yield from zip(rule.theirs, tensors, strict=True)
+
+
+def plain(weight: Tensor | Packed | None) -> Tensor:
+    """A weight as numbers that any program reads."""
+    assert weight is not None
+    return weight.detach() if isinstance(weight, Tensor) else weight.dequantize()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
-from limner.checkpoints.gguf_blocks import UNPACK, dequantize
+from limner.checkpoints.gguf_blocks import UNPACK, dequantize, one_thread
 from limner.checkpoints.gguf_header import MAGIC, GGUFTensor, read_header
 from limner.checkpoints.tensors import CorruptFileError, MappedFile
+from limner.kernels import GGUFKind, PackedWeight, from_gguf
 
 __all__ = ["MAGIC", "GGUFFile", "GGUFTensor"]
 
@@ -101,6 +102,14 @@ class GGUFFile:
                 f"read: take a file in one of {', '.join([*PLAIN, *UNPACK])}"
             )
         return self._read_blocks(tensor, dtype or torch.float32)
+
+    def packed(self, name: str) -> PackedWeight | None:
+        """A matrix as it is stored, in the kernels' form; None if they do not read its format."""
+        kind = self.format(name)
+        if kind not in get_args(GGUFKind) or len(self.shape(name)) != 2:
+            return None
+        with one_thread():
+            return from_gguf(self.blocks(name), cast("GGUFKind", kind))
 
     def _read_blocks(self, tensor: GGUFTensor, dtype: torch.dtype) -> Tensor:
         weights, size = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.format]]

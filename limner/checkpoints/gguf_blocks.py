@@ -38,13 +38,13 @@ def dequantize(blocks: Tensor, format: str, out: Tensor) -> None:
     unpack = UNPACK[format]
     weights = out.view(blocks.shape[0], -1)  # (N, weights of a block)
     step = WEIGHTS_PER_STEP // weights.shape[1]
-    with _one_thread():
+    with one_thread():
         for part, target in zip(blocks.split(step), weights.split(step), strict=True):
             _write(unpack(part), target)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Keep operators on the calling thread.
 
     Two threads save a tenth of a second on 135M weights while the cores are idle. When other

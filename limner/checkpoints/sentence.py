@@ -18,6 +18,7 @@ from limner.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json
 from limner.checkpoints.gguf_pooling import read_pooling
 from limner.checkpoints.opening import open_tensors
 from limner.checkpoints.safetensors import write_safetensors
+from limner.kernels import Activation
 from limner.models.encoder_decoder import EncoderDecoder
 from limner.models.sentence import (
     Dense,
@@ -28,7 +29,6 @@ from limner.models.sentence import (
     SentenceEncoder,
     StepConfig,
 )
-from limner.nn.feedforward import Activation
 from limner.tokenizers import Tokenizer
 
 #: Their names of ways of pooling, the old switches and the new names, in the order of the vectors.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from limner.inference.constraints import Constraint
 from limner.inference.sampling import Sampling
 
 
@@ -45,6 +46,24 @@ def check_allowed(allowed: Tensor | None, vocabulary: int) -> None:
         f"allowed must be a bool tensor of shape ({vocabulary},), one for each token, "
         f"not {allowed.dtype} of shape {tuple(allowed.shape)}"
     )
+
+
+def check_constraint(constraint: Constraint | None, end_tokens: Collection[int]) -> None:
+    """Raise ValueError if an answer that is held to a form could not end."""
+    if constraint is not None and not end_tokens:
+        raise ValueError(
+            "an answer that is held to a form must be able to end: leave ignore_eos out, or give "
+            "stop_tokens for a model without an end token"
+        )
+
+
+def check_speculation(possible: bool) -> None:
+    """Raise ValueError if a network's answers cannot be guessed ahead."""
+    if not possible:
+        raise ValueError(
+            "this model's answers cannot be guessed ahead, since what it keeps of a text cannot be "
+            "taken back (it is recurrent, or its positions stretch): leave speculation out"
+        )
 
 
 def token_limit(prompt: Sequence[int], sampling: Sampling, context: int, capacity: int) -> int:

@@ -99,7 +99,8 @@ class Search:
 
     def scaled(self, score: float, length: int) -> float:
         """The score of a text of `length` tokens."""
-        return score / float(length - self.given) ** self.settings.length_penalty
+        scale: float = float(length - self.given) ** self.settings.length_penalty
+        return score / scale
 
     def can_improve(self, length: int) -> bool:
         """Whether going on could give a text that would be kept."""

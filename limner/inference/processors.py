@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from limner.inference.constraints import Constraint
 from limner.inference.sampling import Sampling
 
 NUCLEUS_GUESS = 512
@@ -58,6 +59,11 @@ class Row(Protocol):
     @property
     def allowed(self) -> Tensor | None:
         """(V,) bool: the tokens that may come next; None allows all."""
+        ...
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What form the answer is held to; None is none."""
         ...
 
 
@@ -98,6 +104,16 @@ def keep_allowed(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     """Rule out every token that the row's mask does not allow."""
     allowed = torch.stack([row.allowed for row in rows if row.allowed is not None])
     return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+
+
+def keep_to_form(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """Rule out every token with which the row's answer would leave its form."""
+    masks = [
+        row.constraint.allowed(row.tokens[row.prompt_length :])
+        for row in rows
+        if row.constraint is not None
+    ]
+    return logits.masked_fill(~torch.stack(masks).to(logits.device), -torch.inf)
 
 
 def add_bias(logits: Tensor, rows: Sequence[Row]) -> Tensor:
@@ -192,6 +208,7 @@ def _penalised(row: Row) -> bool:
 
 PENALTIES = (
     Processor(lambda row: row.allowed is not None, keep_allowed),
+    Processor(lambda row: row.constraint is not None, keep_to_form),
     Processor(lambda row: bool(row.sampling.logit_bias), add_bias),
     Processor(lambda row: row.sampling.repetition_penalty != 1, penalise_repetition),
     Processor(_penalised, penalise_frequency),
@@ -205,3 +222,9 @@ CUTS = (
     Processor(lambda row: row.sampling.min_p > 0, keep_min_p),
 )
 """Rules of a random draw, for rows whose temperature is not 0."""
+
+
+def is_plain(row: Row) -> bool:
+    """Whether a row draws from its logits as they are, but for the temperature."""
+    cut = not row.sampling.greedy and any(cut.wanted(row) for cut in CUTS[1:])
+    return not cut and not any(penalty.wanted(row) for penalty in PENALTIES)

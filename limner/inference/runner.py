@@ -11,7 +11,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from limner.inference.scheduler import Cache, Work
+from limner.inference.captured import CapturedSteps
+from limner.inference.holdings import Cache
+from limner.inference.scheduler import Work
+from limner.inference.sequence import Sequence as Text
+from limner.models.decoder import Decoder
+from limner.nn.paged import PagedCache
 
 
 class Limits(Protocol):
@@ -25,6 +30,21 @@ class Limits(Protocol):
     @property
     def vocabulary(self) -> int:
         """How many tokens there are."""
+        ...
+
+    @property
+    def window(self) -> int | None:
+        """How many places back any layer looks; None if one has no limit."""
+        ...
+
+    @property
+    def rereads_at(self) -> int | None:
+        """The length past which what is kept of a text must be computed anew, if there is one."""
+        ...
+
+    @property
+    def reusable_prefixes(self) -> bool:
+        """Whether the beginning of a text is kept the same however the text goes on."""
         ...
 
 
@@ -50,27 +70,43 @@ class Network(Protocol):
         """Its weights."""
         ...
 
-    def new_cache(self, rows: int, capacity: int) -> Cache:
-        """An empty cache for `rows` texts of up to `capacity` tokens."""
+    def new_paged_cache(
+        self, rows: int, capacity: int, pages: int, page_size: int, bits: int | None
+    ) -> Cache:
+        """An empty cache of pages that `rows` texts of up to `capacity` tokens share."""
         ...
+
+
+#: Told the sequences of a pass, how many of its tokens are theirs, and all hidden vectors (N, D).
+Watch = Callable[[list[tuple[Text, int]], Tensor], None]
 
 
 class Runner:
     """Computes a step's tokens, all sequences in one pass, and the logits of those that draw."""
 
-    def __init__(self, network: Network, cache: Cache) -> None:
-        self.network, self.cache = network, cache
+    def __init__(self, network: Network, cache: Cache, watch: Watch | None = None) -> None:
+        self.network, self.cache, self.watch = network, cache, watch
+        self.captured: CapturedSteps | None = None
+        if isinstance(network, Decoder) and isinstance(cache, PagedCache) and watch is None:
+            self.captured = CapturedSteps(network, cache)
 
     def run(self, work: Sequence[Work]) -> Tensor:
-        """The logits (R, V) after the last token of each work that draws, in their order."""
-        picked, offset = [], 0
+        """The logits (R, V) after the last token of each work that draws, in their order.
+
+        Of work with guesses, those after each of them too.
+        """
+        if work and self.captured is not None and self.captured.takes(work):
+            return self.captured.run(work)
+        picked, offset = list[int](), 0
         for item in work:
             offset += item.count
             if item.draws:
-                picked.append(offset - 1)
+                picked += range(offset - 1 - len(item.guesses), offset)
         if not work:
             return torch.empty(0, self.network.config.vocabulary)
         hidden = self._forward(work)  # (1, N, D)
+        if self.watch is not None:
+            self.watch([(item.sequence, item.count) for item in work], hidden[0])
         logits: Tensor = self.network.head(hidden[:, picked])  # (1, R, V)
         return logits[0]
 
@@ -78,10 +114,12 @@ class Runner:
         tokens: list[int] = []
         positions: list[int] = []
         for item in work:
-            start, end = item.sequence.computed, item.sequence.computed + item.count
-            tokens += item.sequence.tokens[start:end]
-            positions += range(start, end)
-        state = self.cache.step([(item.row, item.count) for item in work])
+            start = item.sequence.computed
+            tokens += item.tokens
+            positions += range(start, start + item.count)
+        state = self.cache.step(
+            [(item.row, item.count) for item in work], [len(item.sequence.tokens) for item in work]
+        )
         device = next(self.network.parameters()).device
         hidden: Tensor = self.network(
             torch.tensor([tokens], device=device), torch.tensor([positions], device=device), state

@@ -13,17 +13,20 @@ Legend: R rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from limner.inference.processors import CUTS, PENALTIES, Row, process
+from limner import kernels
+from limner.inference.processors import CUTS, PENALTIES, Row, is_plain, process
 from limner.inference.randomness import uniform
+from limner.inference.rejection import Guess, kept, leftover, tests
 
 NOT_FINITE = "the model's logits are not finite"
-NOTHING_LEFT = "bias, penalties and allowed tokens leave no token to draw"
+NOTHING_LEFT = "bias, penalties, allowed tokens and form leave no token to draw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +42,98 @@ class Draw:
     error: str | None = None
 
 
-def draw(logits: Tensor, rows: Sequence[Row]) -> list[Draw]:
-    """Choose the next token of every row from logits (R, V), each row as if it were alone.
+class Scored(NamedTuple):
+    """Logits and what the rows' settings make of them."""
 
-    A row whose logits hold a NaN or an infinity, or of which no token is allowed, gets an error and
-    leaves the other rows as they are.
-    """
-    assert logits.shape[0] == len(rows)
-    if not rows:
-        return []
+    logits: Tensor
+    """(R, V), in float32 or float64."""
+    scores: Tensor
+    """(R, V): a token is drawn from their softmax, or is their maximum at temperature 0."""
+    broken: list[bool]
+    """Rows whose logits hold a NaN or an infinity."""
+    barred: list[bool]
+    """Rows of which no token is allowed."""
+
+
+def scored(logits: Tensor, rows: Sequence[Row]) -> Scored:
+    """What the tokens of every row are drawn from, by logits (R, V)."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     broken: list[bool] = (~logits.amax(-1).isfinite()).tolist()
     scores = process(logits, rows, PENALTIES)
     random = [index for index, row in enumerate(rows) if not row.sampling.greedy]
     if random:
         scores = _replace(scores, random, process(_pick(scores, random), _of(rows, random), CUTS))
-    barred: list[bool] = (~scores.amax(-1).isfinite()).tolist()
+    return Scored(logits, scores, broken, (~scores.amax(-1).isfinite()).tolist())
+
+
+def draw(
+    logits: Tensor, rows: Sequence[Row], guesses: Mapping[int, Guess] | None = None
+) -> list[Draw]:
+    """Choose the next token of every row from logits (R, V), each row as if it were alone.
+
+    Where a token was guessed, `guesses` by the number of the row, and it is known with which
+    probabilities, the rejection rule keeps or replaces it.
+
+    A row whose logits hold a NaN or an infinity, or of which no token is allowed, gets an error and
+    leaves the other rows as they are.
+    """
+    assert logits.shape[0] == len(rows)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    guesses = guesses or {}
+    plain = [n for n, row in enumerate(rows) if n not in guesses and is_plain(row)]
+    others = [n for n in range(len(rows)) if n not in plain]
+    judged = {others.index(n): guess for n, guess in guesses.items()}
+    draws = dict(zip(plain, _draw_plain(_pick(logits, plain), _of(rows, plain)), strict=True))
+    changed = _draw_changed(_pick(logits, others), _of(rows, others), judged)
+    draws |= zip(others, changed, strict=True)
+    return [draws[n] for n in range(len(rows))]
+
+
+def _draw_plain(logits: Tensor, rows: Sequence[Row]) -> list[Draw]:
+    """Choose for rows that leave their logits (R, V) as they are, at any temperature."""
+    if not rows:
+        return []
+    temperatures = torch.tensor([row.sampling.temperature for row in rows], device=logits.device)
+    random = [n for n, row in enumerate(rows) if not row.sampling.greedy]
+    numbers = torch.zeros(len(rows), dtype=torch.float64, device=logits.device)
+    if random:
+        numbers = _replace(numbers, random, _numbers(_of(rows, random)).to(logits.device))
+    tokens = kernels.draw(logits, numbers, temperatures).tolist()
+    broken = [token < 0 for token in tokens]
+    warm = torch.where(temperatures > 0, temperatures, 1.0)[:, None]
+    wanted = any(row.sampling.logprobs_of == "processed" for row in rows)
+    scores = logits / warm if wanted else logits
+    return _collect(logits, scores, rows, tokens, broken, [False] * len(rows))
+
+
+def _draw_changed(logits: Tensor, rows: Sequence[Row], guesses: Mapping[int, Guess]) -> list[Draw]:
+    """Choose for rows whose settings change the distribution, or whose token was guessed."""
+    if not rows:
+        return []
+    logits, scores, broken, barred = scored(logits, rows)
     tokens = scores.argmax(-1)  # the first of equal maxima
-    drawn = [index for index in random if not barred[index]]
+    drawn = [n for n, row in enumerate(rows) if not (row.sampling.greedy or barred[n])]
     if drawn:
         numbers = _numbers(_of(rows, drawn)).to(scores.device)
         tokens = _replace(tokens, drawn, invert(_pick(scores, drawn), numbers))
+    judged = {n: guess for n, guess in guesses.items() if n in drawn}
+    if judged:
+        tokens = _replace(tokens, list(judged), _judge(scores, rows, judged))
     return _collect(logits, scores, rows, tokens.tolist(), broken, barred)
+
+
+def _judge(scores: Tensor, rows: Sequence[Row], guesses: Mapping[int, Guess]) -> Tensor:
+    """Guessed tokens, or what takes their place, by the rejection rule: (N,)."""
+    judged = _of(rows, list(guesses))
+    known = [g.probabilities for g in guesses.values() if g.probabilities is not None]
+    draft = torch.stack(known)  # (N, V)
+    target = _pick(scores, list(guesses)).double().softmax(-1)
+    tokens = torch.tensor([guess.token for guess in guesses.values()], device=scores.device)
+    lengths = [len(row.tokens) for row in judged]
+    decide = tests([row.seed for row in judged], [row.sample for row in judged], lengths)
+    numbers = _numbers(judged).to(scores.device)
+    others = invert(leftover(target, draft).log(), numbers)
+    return torch.where(kept(target, draft, tokens, decide.to(scores.device)), tokens, others)
 
 
 def _of(rows: Sequence[Row], chosen: list[int]) -> list[Row]:
@@ -109,7 +182,8 @@ def _collect(
         if broken[index]:
             draws.append(Draw(None, error=NOT_FINITE))
         elif barred[index]:
-            draws.append(Draw(None, error=NOTHING_LEFT))
+            failure = row.constraint.failure if row.constraint else None
+            draws.append(Draw(None, error=failure or NOTHING_LEFT))
         elif row.sampling.logprobs is None:
             draws.append(Draw(tokens[index]))
         else:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from limner.inference.constraints import Constraint
+from limner.inference.record import Record
 from limner.inference.sampler import Draw
 from limner.inference.sampling import Sampling
 from limner.inference.stopping import Transcript
@@ -36,6 +38,19 @@ class Event:
     """What went wrong, in one line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A sequence as it would be after some guessed tokens: what the sampler needs of it there."""
+
+    sampling: Sampling
+    seed: int
+    sample: int
+    tokens: list[int]
+    prompt_length: int
+    allowed: Tensor | None
+    constraint: Constraint | None
+
+
 @dataclass(eq=False)
 class Sequence:
     """A request and the answer so far. Made by `Engine.submit`; the engine moves it on.
@@ -57,12 +72,27 @@ class Sequence:
     end_tokens: collections.abc.Set[int]
     transcript: Transcript
     allowed: Tensor | None = None
-    """(V,) bool: the tokens that may come next. Whoever follows a grammar sets it after each
-    event; None allows all."""
+    """(V,) bool: the tokens that may come next; None allows all."""
+    constraint: Constraint | None = None
+    """What form the answer is held to."""
+    conditions: tuple[object, ...] = ()
+    """What its keys and values depend on beside its tokens (an adapter); their repr tells."""
+    leader: Sequence | None = None
+    """Another answer to the same prompt, which computes it for both; None once that is done."""
     computed: int = 0
     row: int | None = None
     """The row of the cache that it has, if any."""
+    pages: list[int] = field(default_factory=list)
+    """The pages of the cache that hold it, in order; 0 for one no longer needed."""
+    long: bool = False
+    """Whether it is computed as a text past the length at which the network reads otherwise."""
+    keys: list[bytes] = field(default_factory=list, repr=False)
+    """What names the contents of its full pages, the conditions first."""
     events: list[Event] = field(default_factory=list)
+    speculates: bool = True
+    """Whether its tokens may be guessed, if the engine has somebody to guess."""
+    record: Record = field(default_factory=Record)
+    """How guesses of its tokens fared."""
     finish_reason: FinishReason | None = None
     error: str | None = None
 
@@ -85,6 +115,14 @@ class Sequence:
     def finished(self) -> bool:
         """Whether nothing more will come."""
         return self.finish_reason is not None
+
+    def after(self, guessed: list[int]) -> Place:
+        """Itself with guessed tokens at its end."""
+        tokens = [*self.tokens, *guessed]
+        return Place(
+            self.sampling, self.seed, self.sample, tokens, self.prompt_length, self.allowed,
+            self.constraint,
+        )  # fmt: skip
 
     def accept(self, draw: Draw) -> Event:
         """Append a drawn token, and finish if it is the last."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from limner.inference.constraints import Constraint
 from limner.inference.sampler import draw
 from limner.inference.sampling import Sampling
 from limner.nn.cache import DenseCache
@@ -45,6 +46,7 @@ class Target:
     seed: int
     sample: int = 0
     allowed: Tensor | None = None
+    constraint: Constraint | None = None
     finish_reason: str | None = None
     logprobs: list[float] = field(default_factory=list)
 

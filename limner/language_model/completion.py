@@ -41,7 +41,7 @@ class Completion:
     """An answer.
 
     `tokens` are those generated, an end token among them; `logprobs` is filled if asked for with
-    `logprobs=0` or more.
+    `logprobs=0` or more; `score` is what a search ranks answers by.
     """
 
     text: str
@@ -49,6 +49,7 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[TokenScore, ...] | None = field(default=None, repr=False)
+    score: float | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.text

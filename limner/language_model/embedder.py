@@ -89,9 +89,15 @@ class Embedder:
                 f"text {number + 1} has {len(ids)} tokens but '{self.name}' takes {self.longest}: "
                 "shorten it, or allow truncation"
             )
+        return self.shortened(ids, self.longest)
+
+    def shortened(self, ids: list[int], most: int) -> list[int]:
+        """The token ids of a text without its end, so that they are at most `most`."""
+        if len(ids) <= most:
+            return ids
         whole = self.tokenizer.encode("")
         last = whole[-1:] if ids[-1:] == whole[-1:] else []  # the token that ends every text
-        return ids[: self.longest - len(last)] + last
+        return ids[: max(most - len(last), 0)] + last[:most]
 
     def _pad(self, texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
         """Token ids and mask, both (B, T), with padding behind the shorter texts."""

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import torch
 
+from limner import kernels
 from limner.checkpoints.catalogue import resolve
 from limner.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json
 from limner.config import nearest
 from limner.language_model.abilities import require
+from limner.language_model.drafting import speculation_for
 from limner.language_model.model import LanguageModel
 from limner.models.decoder import Decoder
+from limner.nn.packed import Weights, set_activation_bits
+from limner.quantization.loading import place_outliers
+
+#: What may become of the matrices' numbers.
+WEIGHTS = ("auto", *get_args(Weights), "parameters")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,7 +38,11 @@ def load(
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
+    weights: str = "auto",
+    activation_bits: Literal[8, 16] = 16,
     context: int | None = None,
+    cache_bits: int | None = None,
+    draft: str | Path | None = None,
     progress: Progress | None = None,
 ) -> LanguageModel:
     """A language model by its name in the catalogue or on the hub, or from a folder or GGUF file.
@@ -41,31 +52,64 @@ def load(
         dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU, where bfloat16 is
             several times slower unless it has units for it, and bfloat16 on a GPU.
         device: such as "cpu" or "cuda:1"; "auto" is the GPU if there is one.
+        weights: what the matrices' numbers become. "stored": what the file holds; blocks of few
+            bits are computed with as they are. "float": floats of the same values. "int8", "int4":
+            rounded to so many bits in groups of 32. These four are packed for limner's kernels on
+            a CPU and cannot be trained; "parameters" are PyTorch's own, in `dtype`. "auto" is
+            "stored" where kernels run it.
+        activation_bits: with how many bits activations meet weights of few bits. 16 gives the
+            answers of float activations; 8 is what llama.cpp does, and faster with many streams and
+            long prompts.
         context: the longest prompt and answer in tokens, if shorter than the model's own; a shorter
             one takes less memory.
+        cache_bits: 8 keeps what is remembered of a text (keys and values) in a quarter of float32's
+            memory, and is slower; as it is computed if not given.
+        draft: who guesses tokens ahead, so that answers come faster where guesses are right, and
+            stay the same: "lookup" (what followed the last words before), "heads" (the model's
+            own, if it has any that predict further), or the name or path of a smaller model with
+            the same tokens; nobody if not given.
         progress: called with ("downloading", bytes, bytes in all) and ("loading", tensors,
             tensors in all).
 
     Raises:
         FileNotFoundError: there is no such model.
-        ValueError: a damaged or unsupported checkpoint, or an impossible dtype, device or context.
+        ValueError: a damaged or unsupported checkpoint, or an impossible dtype, device, weights,
+            context or draft.
         OSError: it could not be downloaded.
     """
     where = choose_device(device)
     numbers = choose_dtype(dtype, where)
+    packing = choose_weights(weights, numbers, where)
     report = progress or (lambda stage, done, total: None)
     path = resolve(str(name_or_path), partial(report, "downloading"))
     checkpoint = open_checkpoint(path)
-    network = checkpoint.network(numbers, where, partial(report, "loading"))
+    network = checkpoint.network(numbers, where, partial(report, "loading"), packing)
+    if activation_bits not in (8, 16):
+        raise ValueError(f"activation_bits must be 8 or 16, not {activation_bits}")
+    set_activation_bits(network, activation_bits)
+    if packing == "stored":
+        place_outliers(network, checkpoint)
     require("generate", str(name_or_path), network)
     assert isinstance(network, Decoder)
-    return LanguageModel(
+    model = LanguageModel(
         str(name_or_path),
         network,
         checkpoint.tokenizer(),
         defaults=generation_defaults(checkpoint),
         context=context,
+        cache_bits=cache_bits,
     )
+    if draft is not None:
+        smaller = partial(
+            load,
+            dtype=dtype,
+            device=device,
+            weights=weights,
+            activation_bits=activation_bits,
+            progress=progress,
+        )
+        model.speculation = speculation_for(model, draft, smaller)
+    return model
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -90,6 +134,18 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype '{dtype}'{nearest(dtype, ['auto', *DTYPES])}")
     return DTYPES[dtype]
+
+
+def choose_weights(weights: str, dtype: torch.dtype, device: torch.device) -> Weights | None:
+    """How matrices are packed, or None if they stay PyTorch's; ValueError if that cannot be."""
+    if weights not in WEIGHTS:
+        raise ValueError(f"unknown weights '{weights}'{nearest(weights, WEIGHTS)}")
+    runs = kernels.current() is not None and device.type == "cpu" and dtype == torch.float32
+    if weights == "parameters" or (weights in ("auto", "float", "stored") and not runs):
+        return None
+    if device.type != "cpu" or dtype != torch.float32:
+        raise ValueError(f"weights={weights} are for float32 on the CPU, not {dtype} on {device}")
+    return "stored" if weights == "auto" else cast("Weights", weights)
 
 
 def generation_defaults(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How many answers fit in memory side by side."""
+"""How much of what answers keep fits in memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from limner.models.decoder import Decoder
 SHARE = 0.8
 
 
-def rows_that_fit(network: Decoder, capacity: int, most: int) -> int:
-    """Rows of a cache of `capacity` tokens each, at most `most`.
+def pages_that_fit(network: Decoder, context: int, rows: int, bits: int | None = None) -> int:
+    """Pages of a cache for `rows` texts of `context` tokens, or as many as there is memory for.
 
-    Raises ValueError if not even one fits, naming both numbers.
+    Raises ValueError if not even one text fits, naming both numbers.
     """
-    device = network.embedding.tokens.weight.device
-    one = network.new_cache(rows=1, capacity=1)
-    row = capacity * sum(kept.nbytes for kept in [*one.keys, *one.values])
-    free = free_bytes(device)
-    rows = int(SHARE * free // max(row, 1))
-    if rows == 0:
+    one = network.new_paged_cache(rows=1, capacity=1, bits=bits)
+    each = -(-context // one.page_size)
+    free = free_bytes(network.device)
+    fitting = int(SHARE * free // max(one.page_bytes, 1))
+    if fitting < each:
         raise ValueError(
-            f"a context of {capacity} tokens needs {row / 1e9:.1f} GB for keys and values, and "
-            f"{free / 1e9:.1f} GB are free on {device}: load the model with a smaller context"
+            f"a context of {context} tokens needs {each * one.page_bytes / 1e9:.1f} GB for keys "
+            f"and values, and {free / 1e9:.1f} GB are free on {network.device}: load the model "
+            "with a smaller context"
         )
-    return min(rows, most)
+    return min(rows * each, fitting)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -15,27 +15,35 @@ import torch
 from torch import Tensor
 
 from limner.config import nearest
+from limner.inference.constraints import KINDS, Constraint, Form, Grammars, form_of
 from limner.inference.engine import Engine
 from limner.inference.sampling import Sampling
+from limner.inference.speculation import Speculation
 from limner.language_model.completion import Completion
 from limner.language_model.distribution import Distribution
-from limner.language_model.memory import rows_that_fit
+from limner.language_model.memory import pages_that_fit
+from limner.language_model.searching import search
 from limner.language_model.stream import Stream, completion
-from limner.models.counting import abbreviate, count_parameters
+from limner.models.counting import abbreviate, count_parameters, on_meta
 from limner.models.decoder import Decoder, DecoderConfig
+from limner.nn.packed import number_format, weight_bytes
 from limner.tokenizers import IncrementalDecoder, Tokenizer
 
 Messages = Sequence[Mapping[str, Any]]
 
 #: Answers computed side by side.
 ROWS = 16
+#: One page in so many is kept, where memory is taken as it is used, for texts that begin alike.
+REMEMBERED = 8
 
 
 class LanguageModel:
     """A decoder with its tokenizer; it answers chats, so it is a ChatModel as well.
 
     Sampling options everywhere are the fields of `limner.Sampling`. One not given is what the
-    checkpoint's generation_config.json says, and otherwise Sampling's own default.
+    checkpoint's generation_config.json says, and otherwise Sampling's own default. Beside them one
+    of these holds an answer to a form: `schema` (a JSON Schema, or a pydantic model), `regex`,
+    `grammar` (Lark, as llguidance reads it) or `choice` (a list of texts).
 
     Not to be shared between threads.
 
@@ -45,6 +53,10 @@ class LanguageModel:
         tokenizer: its tokenizer.
         defaults: sampling options where the caller gives none.
         context: the longest prompt and answer, in tokens; the network's own if not given.
+        cache_bits: 8 keeps keys and values in a quarter of float32's memory.
+
+    Attributes:
+        speculation: how answers are guessed ahead; set it before the first one, or never.
     """
 
     def __init__(
@@ -55,7 +67,10 @@ class LanguageModel:
         *,
         defaults: Mapping[str, Any] | None = None,
         context: int | None = None,
+        cache_bits: int | None = None,
     ) -> None:
+        self.cache_bits = cache_bits
+        self.speculation: Speculation | None = None
         self.name, self.network, self.tokenizer = name, network, tokenizer
         self.context = network.config.context if context is None else context
         if not 2 <= self.context <= network.config.context:
@@ -67,7 +82,8 @@ class LanguageModel:
 
     def __repr__(self) -> str:
         return (
-            f"LanguageModel('{self.name}', {abbreviate(count_parameters(self.network))} parameters)"
+            f"LanguageModel('{self.name}', "
+            f"{abbreviate(count_parameters(on_meta(self.config)))} parameters)"
         )
 
     @property
@@ -78,11 +94,17 @@ class LanguageModel:
     @cached_property
     def engine(self) -> Engine:
         """Computes the answers; made when first needed, since it reserves memory for the cache."""
+        pages = pages_that_fit(self.network, self.context, ROWS, self.cache_bits)
         return Engine(
             self.network,
-            rows=rows_that_fit(self.network, self.context, ROWS),
+            rows=ROWS,
             capacity=self.context,
+            pages=pages,
+            # A CPU's memory is taken as pages are first written, so few are kept for later texts.
+            prefix_pages=pages if self.network.device.type == "cuda" else pages // REMEMBERED,
+            cache_bits=self.cache_bits,
             end_tokens=self.tokenizer.stop_ids,
+            speculation=self.speculation,
         )
 
     # Going on from a text
@@ -100,12 +122,17 @@ class LanguageModel:
 
         Raises:
             TypeError: an unknown option; the nearest right name is suggested.
-            ValueError: an option out of range, or a prompt that is empty or too long.
+            ValueError: an option out of range, a form that cannot be followed, or a prompt that is
+                empty or too long.
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
         tokens = [self.encode(text) for text in prompts]
+        form, others = form_of(options)
         sequences = self.engine.generate(
-            tokens, self.sampling(**options), new_decoder=self._new_decoder
+            tokens,
+            self.sampling(**others),
+            new_decoder=self._new_decoder,
+            new_constraint=lambda: self.constraint(form),
         )
         answers = [completion(sequence, self.tokenizer) for sequence in sequences]
         return answers[0] if isinstance(prompt, str) else answers
@@ -161,6 +188,27 @@ class LanguageModel:
         conversation = self.tokenizer.apply_chat(messages, tools=tools, **dict(template or {}))
         return self._stream(conversation.ids, options)
 
+    def search(self, prompt: str | Messages, **options: Any) -> list[Completion]:
+        """What follows a text or answers messages, by searching; best first.
+
+        One of these options says how:
+
+        - `num_beams`: beam search, with the options of `limner.inference.search.DiverseSettings`
+          (`length_penalty`, `early_stopping`, `no_repeat_ngram_size`, `groups`,
+          `diversity_penalty`).
+        - `contrast` (0 to 1, 0.6 is usual): contrastive search among the `top_k` best tokens.
+        - `best_of`: so many drawn answers, with sampling options, by the mean log-probability of
+          their tokens or by `scorer`, a function of their text.
+
+        `max_tokens` goes with all.
+
+        Raises TypeError for an unknown option, ValueError for one out of range or a recurrent
+        model, and as `generate` does.
+        """
+        if isinstance(prompt, str):
+            return search(self, self.encode(prompt), options)
+        return search(self, self.tokenizer.apply_chat(prompt).ids, options)
+
     # Looking inside
 
     @torch.inference_mode()
@@ -174,7 +222,7 @@ class LanguageModel:
             raise ValueError(
                 f"the text has {len(tokens)} tokens, but must have from 1 to {self.context}"
             )
-        device = self.network.embedding.tokens.weight.device
+        device = self.network.device
         return self.network.logits(torch.tensor([tokens], device=device))[0]
 
     def next_token(self, prompt: str | Sequence[int]) -> Distribution:
@@ -201,11 +249,28 @@ class LanguageModel:
         names = [field.name for field in dataclasses.fields(Sampling)]
         for name in options:
             if name not in names:
-                raise TypeError(f"unknown option '{name}'{nearest(name, names)}")
+                raise TypeError(f"unknown option '{name}'{nearest(name, [*names, *KINDS])}")
         return Sampling(**{**self.defaults, **options})
 
+    def constraint(self, form: Form | None) -> Constraint | None:
+        """What holds one answer to a form.
+
+        Raises ValueError, in one line, for a form that cannot be followed.
+        """
+        return None if form is None else self._grammars.constraint(form)
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self.tokenizer, self.config.vocabulary)
+
     def _stream(self, tokens: Sequence[int], options: Mapping[str, Any]) -> Stream:
-        sequence = self.engine.submit(tokens, self.sampling(**options), decoder=self._new_decoder())
+        form, options = form_of(options)
+        sequence = self.engine.submit(
+            tokens,
+            self.sampling(**options),
+            decoder=self._new_decoder(),
+            constraint=self.constraint(form),
+        )
         return Stream(self.engine, sequence, self.tokenizer)
 
     @property
@@ -213,14 +278,12 @@ class LanguageModel:
         return lambda: IncrementalDecoder(self.tokenizer)
 
     def _repr_html_(self) -> str:
-        weight = self.network.embedding.tokens.weight
-        used = sum(parameter.nbytes for parameter in self.network.parameters())
         facts = {
             "architecture": f"{self.config.family}, {len(self.config.blocks)} layers of width "
             f"{self.config.width:,}",
-            "parameters": f"{count_parameters(self.network):,}",
-            "memory": f"{used / 1e6:,.0f} MB ({str(weight.dtype).removeprefix('torch.')} "
-            f"on {weight.device})",
+            "parameters": f"{count_parameters(on_meta(self.config)):,}",
+            "memory": f"{weight_bytes(self.network) / 1e6:,.0f} MB "
+            f"({number_format(self.network)} on {self.network.device})",
             "context": f"{self.context:,} tokens",
             "tokenizer": repr(self.tokenizer),
         }

@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from limner.models.block import Block
 from limner.models.decoder import Decoder
-from limner.models.network import Network, NetworkConfig
+from limner.models.network import Network, NetworkConfig, without_contents
 from limner.nn.cache import CacheShape
 from limner.nn.mixture import idle_parameters
 
@@ -33,7 +32,7 @@ FORMATS: Mapping[str, float] = {
 
 def on_meta(config: NetworkConfig) -> Network:
     """The network of a config, with shapes and no contents."""
-    with torch.device("meta"):
+    with without_contents():
         return config.build()
 
 

@@ -18,8 +18,10 @@ from limner.models.network import Network
 from limner.nn.cache import DenseCache
 from limner.nn.embedding import EmbeddingConfig
 from limner.nn.norms import NormConfig
+from limner.nn.paged import PAGE_SIZE, PagedCache
+from limner.nn.paged_int8 import Int8PagedCache
 from limner.nn.relative import RelativeBiasConfig
-from limner.nn.rotary import LongRope, Positions
+from limner.nn.rotary import DynamicNTK, LongRope, Positions, Scaling
 from limner.nn.state import Documents, State
 
 
@@ -56,12 +58,29 @@ class DecoderConfig:
         LongRoPE turns a whole text otherwise once it is longer than that, so what a cache holds of
         its beginning is then of no use.
         """
-        rotaries = (getattr(block.mixer, "rotary", None) for block in self.blocks)
-        scalings = (rotary.scaling for rotary in rotaries if rotary is not None)
         return min(
-            (s.context for s in scalings if isinstance(s, LongRope) and s.short != s.long),
+            (s.context for s in self._scalings() if isinstance(s, LongRope) and s.by_length),
             default=None,
         )
+
+    @property
+    def reusable_prefixes(self) -> bool:
+        """Whether the beginning of a text is kept the same however the text goes on.
+
+        Up to `rereads_at`, and beyond. Where positions stretch with the text it is not.
+        """
+        return not any(isinstance(scaling, DynamicNTK) for scaling in self._scalings())
+
+    @property
+    def window(self) -> int | None:
+        """How many places back any layer looks, its own counted; None if one has no limit."""
+        windows = [getattr(block.mixer, "window", None) for block in self.blocks]
+        known = [window for window in windows if window is not None]
+        return max(known) if known and len(known) == len(windows) else None
+
+    def _scalings(self) -> list[Scaling]:
+        rotaries = (getattr(block.mixer, "rotary", None) for block in self.blocks)
+        return [r.scaling for r in rotaries if r is not None and r.scaling is not None]
 
     def build(self) -> Decoder:
         """Make the network, its weights not yet set."""
@@ -142,9 +161,28 @@ class Decoder(Network):
     def new_cache(self, rows: int = 1, capacity: int | None = None) -> DenseCache:
         """An empty cache for `rows` texts of up to `capacity` tokens (the context if not given)."""
         shapes = [block.cache_shape for block in self.blocks]
-        weight = self.embedding.tokens.weight
         capacity = self.config.context if capacity is None else capacity
-        return DenseCache(shapes, rows, capacity, weight.dtype, weight.device)
+        return DenseCache(shapes, rows, capacity, self.dtype, self.device)
+
+    def new_paged_cache(
+        self,
+        rows: int = 1,
+        capacity: int | None = None,
+        pages: int | None = None,
+        page_size: int = PAGE_SIZE,
+        bits: int | None = None,
+    ) -> PagedCache:
+        """An empty cache for `rows` texts of up to `capacity` tokens that share `pages` pages.
+
+        Every row has pages of its own if `pages` is not given. Keys and values are rounded to 8
+        `bits`, or kept as they are computed if that is not given. Raises ValueError for other bits.
+        """
+        shapes = [block.cache_shape for block in self.blocks]
+        capacity = self.config.context if capacity is None else capacity
+        if bits not in (None, 8):
+            raise ValueError(f"a cache is kept in 8 bits or as it is computed, not in {bits} bits")
+        kind = PagedCache if bits is None else Int8PagedCache
+        return kind(shapes, rows, capacity, pages, page_size, self.dtype, self.device)
 
     def do_without(self, names: Collection[str]) -> None:
         """Leave out the predictors, if `names` are all their parameters, as many files do.

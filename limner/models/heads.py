@@ -11,8 +11,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from limner import kernels
+from limner.kernels.activations import ACTIVATIONS, Activation
 from limner.nn.embedding import EmbeddingConfig
-from limner.nn.feedforward import ACTIVATIONS, Activation
 from limner.nn.norms import NormConfig
 
 
@@ -61,8 +62,9 @@ class LanguageHead(nn.Module):
             hidden = self.activation(self.dense(hidden))
         logits: Tensor = self.output(hidden if self.norm is None else self.norm(hidden))
         scale, softcap = self.config.scale, self.config.softcap
-        logits = logits if scale == 1.0 else logits * scale
-        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+        if scale == 1.0 and softcap is None:
+            return logits
+        return kernels.scale(logits, scale, softcap)
 
 
 @dataclass(frozen=True)

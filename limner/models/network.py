@@ -4,16 +4,45 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from limner.models.block import BlockConfig
 
 #: Projections that write to the residual stream, by the ends of their names.
 LAST = (".mixer.output", ".cross.output", ".feedforward.down", ".shared.down")
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out the random numbers that modules begin with.
+
+    A tensor without contents needs none, and PyTorch imports its compiler to draw them: 800 files,
+    70 MB and half a second.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def without_contents() -> Iterator[None]:
+    """Modules made in this block have shapes only (PyTorch's meta device)."""
+    with torch.device("meta"), _Uninitialised():
+        yield
 
 
 class NetworkConfig(Protocol):
@@ -53,6 +82,16 @@ class Network(nn.Module, ABC):
     """A stack with its heads."""
 
     config: NetworkConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The numbers it computes in."""
+        return next((p.dtype for p in self.parameters()), torch.float32)
 
     @abstractmethod
     def tie(self) -> None:

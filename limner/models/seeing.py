@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from limner.kernels.activations import ACTIVATIONS, Activation
 from limner.models.block import BlockConfig
 from limner.models.decoder import DecoderConfig
 from limner.models.encoder import EncoderConfig
 from limner.models.network import Network
 from limner.nn.cache import DenseCache
-from limner.nn.feedforward import ACTIVATIONS, Activation
 from limner.nn.state import State
 
 

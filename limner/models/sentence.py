@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from limner.kernels.activations import ACTIVATIONS, Activation
 from limner.models.network import Network
-from limner.nn.feedforward import ACTIVATIONS, Activation
 from limner.nn.state import Documents
 
 Mode = Literal["first", "max", "mean", "mean_sqrt_length", "weighted_mean", "last"]

@@ -6,7 +6,7 @@ A family lists its translations; loading and saving read the same list, so they 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ class Translation:
     """Some tensors of a checkpoint that make some of our parameters, and back.
 
     `optional` ones may be absent from a file (a computed buffer); `instead` are the tensors to read
-    where a file leaves `theirs` out because they are equal.
+    where a file leaves `theirs` out because they are equal. `moves_rows`: `load` puts whole rows of
+    a matrix elsewhere and does nothing else.
     """
 
     theirs: tuple[str, ...]
@@ -32,6 +33,12 @@ class Translation:
     save: Callable[[Tensors], Tensors] = _unchanged
     optional: bool = False
     instead: tuple[str, ...] = ()
+    moves_rows: bool = False
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether no row of a matrix is changed, so that `load` takes compressed rows as well."""
+        return self.moves_rows or self.load is _unchanged
 
 
 def renamed(names: Mapping[str, str], layers: int) -> Iterator[Translation]:
@@ -63,7 +70,7 @@ def shifted(names: Mapping[str, str], by: float) -> Iterator[Translation]:
 def transposed(names: Mapping[str, str], layers: int) -> Iterator[Translation]:
     """Matrices kept input-first by the checkpoint, output-first by us."""
     for same in renamed(names, layers):
-        yield Translation(same.theirs, same.ours, _transpose, _transpose)
+        yield replace(same, load=_transpose, save=_transpose)
 
 
 def _transpose(tensors: Tensors) -> Tensors:
@@ -83,7 +90,7 @@ def split(
         fused = torch.cat(list(tensors))
         return [fused.t() if transpose else fused]
 
-    return Translation((theirs,), tuple(ours), load, save)
+    return Translation((theirs,), tuple(ours), load, save, moves_rows=not transpose)
 
 
 def split_heads(theirs: str, ours: Iterable[str], heads: int, sizes: Sequence[int]) -> Translation:
@@ -101,7 +108,7 @@ def split_heads(theirs: str, ours: Iterable[str], heads: int, sizes: Sequence[in
         pieces = [tensor.unflatten(0, (heads, -1)) for tensor in tensors]
         return [torch.cat(pieces, dim=1).flatten(0, 1)]
 
-    return Translation((theirs,), tuple(ours), load, save)
+    return Translation((theirs,), tuple(ours), load, save, moves_rows=True)
 
 
 def stacked(theirs: str, ours: str, count: int) -> Translation:
@@ -114,7 +121,8 @@ def stacked(theirs: str, ours: str, count: int) -> Translation:
         (together,) = tensors
         return together.unbind()
 
-    return Translation(tuple(theirs.format(number) for number in range(count)), (ours,), load, save)
+    each = tuple(theirs.format(number) for number in range(count))
+    return Translation(each, (ours,), load, save)
 
 
 def interleaved_rows(theirs: str, ours: str, heads: int) -> Translation:
@@ -132,4 +140,4 @@ def interleaved_rows(theirs: str, ours: str, heads: int) -> Translation:
         (rows,) = tensors
         return [rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)]
 
-    return Translation((theirs,), (ours,), load, save)
+    return Translation((theirs,), (ours,), load, save, moves_rows=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from limner.nn.alibi import Alibi
 from limner.nn.cache import CacheShape
 from limner.nn.norms import NormConfig
+from limner.nn.packed import together
 from limner.nn.rotary import Positions, RotaryConfig, rotate
 from limner.nn.scoring import Scoring
 from limner.nn.sparse import Banded
@@ -96,9 +97,13 @@ class Attention(nn.Module):
 
     def forward(self, hidden: Tensor, positions: Positions, state: State) -> Tensor:
         """Mix `hidden` (B, T, D) with what `state` lets it see, to (B, T, D)."""
-        query = self.place(self.heads(self.query, hidden), self.query_norm, positions)
-        key = self.place(self.heads(self.key, hidden), self.key_norm, positions)
-        value = self.heads(self.value, hidden)  # (B, T, K, W)
+        # All three before anything is done to one: no thread of a captured step waits between.
+        projected = together((self.query, self.key, self.value), hidden)
+        query, key, value = (
+            heads.unflatten(-1, (-1, self.config.head_width)) for heads in projected
+        )
+        query = self.place(query, self.query_norm, positions)
+        key = self.place(key, self.key_norm, positions)
         scoring = self.scoring
         if self.config.relative:
             scoring = replace(scoring, bias=positions.relative)

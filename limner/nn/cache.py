@@ -6,8 +6,10 @@ a cache, S places in a row.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy
 import torch
@@ -30,11 +32,10 @@ class CacheShape:
     value_width: int
 
 
-class DenseCache(State):
-    """Keys and values of `rows` texts, each with room for `capacity` tokens; or what layers carry.
+class RowCache(State):
+    """What every cache of `rows` texts of up to `capacity` tokens does; where keys go is its own.
 
-    Memory is reserved at once and taken from the system only as tokens fill it. Used as a state it
-    means all rows, side by side; `step` picks rows and token counts.
+    Used as a state it means all rows, side by side; `step` picks rows and token counts.
     """
 
     def __init__(
@@ -42,10 +43,10 @@ class DenseCache(State):
         shapes: Sequence[CacheShape | CarriedShape],
         rows: int,
         capacity: int,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        dtype: torch.dtype,
+        device: torch.device | str,
     ) -> None:
-        self.rows, self.capacity = rows, capacity
+        self.rows, self.capacity, self.device = rows, capacity, torch.device(device)
         self.lengths = [0] * rows
         self.recurrent = {
             layer: shape for layer, shape in enumerate(shapes) if isinstance(shape, CarriedShape)
@@ -54,16 +55,16 @@ class DenseCache(State):
             layer: shape.new(rows, dtype, device) for layer, shape in self.recurrent.items()
         }
         self.can_rewind = not self.recurrent
-        nothing = CacheShape(0, 0, 0)
-        places = [shape if isinstance(shape, CacheShape) else nothing for shape in shapes]
-        self.keys = [
-            _zeros((rows, shape.heads, capacity, shape.key_width), dtype, device)
-            for shape in places
-        ]
-        self.values = [
-            _zeros((rows, shape.heads, capacity, shape.value_width), dtype, device)
-            for shape in places
-        ]
+
+    @abstractmethod
+    def step(
+        self, work: Sequence[tuple[int, int]], lengths: Sequence[int] | None = None
+    ) -> CacheStep:
+        """The state of one forward pass over (row, count of new tokens) pairs, laid end to end.
+
+        `lengths` says how long each whole text is, where more of it is known than is computed now:
+        a prompt in chunks. Raises ValueError if a row would overflow its capacity.
+        """
 
     def begin(self, batch: int, time: int) -> CacheStep:
         """All rows take `time` tokens each; the batch must be the rows."""
@@ -81,13 +82,6 @@ class DenseCache(State):
         """Not by itself: `begin` makes the state of one forward pass."""
         raise AssertionError("call begin() or step() first")
 
-    def step(self, work: Sequence[tuple[int, int]]) -> CacheStep:
-        """The state of one forward pass over (row, count of new tokens) pairs, laid end to end.
-
-        Raises ValueError if a row would overflow its capacity.
-        """
-        return CacheStep(self, work)
-
     def rewind(self, row: int, length: int) -> None:
         """Forget what `row` holds beyond its first `length` tokens.
 
@@ -98,6 +92,42 @@ class DenseCache(State):
         self.lengths[row] = length
         for layer, shape in self.recurrent.items() if length == 0 else ():
             shape.restart(self.carried[layer], row)
+
+    def free(self, row: int) -> None:
+        """Forget all that `row` holds."""
+        self.rewind(row, 0)
+
+
+class DenseCache(RowCache):
+    """Keys and values of `rows` texts, each with room for `capacity` tokens; or what layers carry.
+
+    Memory is reserved at once and taken from the system only as tokens fill it.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[CacheShape | CarriedShape],
+        rows: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(shapes, rows, capacity, dtype, device)
+        places = kept_shapes(shapes)
+        self.keys = [
+            zeros_untouched((rows, shape.heads, capacity, shape.key_width), dtype, device)
+            for shape in places
+        ]
+        self.values = [
+            zeros_untouched((rows, shape.heads, capacity, shape.value_width), dtype, device)
+            for shape in places
+        ]
+
+    def step(
+        self, work: Sequence[tuple[int, int]], lengths: Sequence[int] | None = None
+    ) -> CacheStep:
+        """The state of one forward pass over (row, count of new tokens) pairs, laid end to end."""
+        return DenseStep(self, work, lengths)
 
     def copy_rows(self, rows: Sequence[int], sources: Sequence[int]) -> None:
         """Let each of `rows` hold what the row of `sources` beside it held until now."""
@@ -116,11 +146,11 @@ class DenseCache(State):
         """Forget all that `row` holds."""
         for kept in (*self.keys, *self.values):
             kept[row, :, : self.lengths[row]] = 0  # a NaN would show through the next text's mask
-        self.rewind(row, 0)
+        super().free(row)
 
 
 @dataclass
-class _Group:
+class Group:
     """Rows that take the same number of tokens in a step, attended to together.
 
     n rows, C tokens each.
@@ -135,22 +165,34 @@ class _Group:
 
 
 class CacheStep(State):
-    """One forward pass over some rows of a cache; the cache's lengths move on at its `end`."""
+    """One forward pass over some rows of a cache; the cache's lengths move on at its `end`.
+
+    It attends with PyTorch's operators to what `keep` gives it.
+    """
 
     keeps = True
 
-    def __init__(self, cache: DenseCache, work: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        cache: RowCache,
+        work: Sequence[tuple[int, int]],
+        lengths: Sequence[int] | None = None,
+    ) -> None:
         self.cache, self.work, self.can_rewind = cache, work, cache.can_rewind
-        for row, count in work:
-            length = cache.lengths[row] + count
+        held = [cache.lengths[row] + count for row, count in work]
+        for (row, _), length in zip(work, held, strict=True):
             if length > cache.capacity:
                 raise ValueError(
                     f"row {row} would hold {length} tokens but the cache has room for "
                     f"{cache.capacity}: make it with a larger capacity"
                 )
-        device = cache.keys[0].device if cache.keys else torch.device("cpu")
-        self.groups = [self._group(count, device) for count in sorted({c for _, c in work})]
+        self.held = held if lengths is None else list(map(max, held, lengths))
         self._visible: dict[tuple[object, ...], Tensor | None] = {}
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The rows by the number of tokens they take."""
+        return [self._group(count) for count in sorted({count for _, count in self.work})]
 
     def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
         """Places that follow what each row holds, in the order of the work."""
@@ -159,9 +201,16 @@ class CacheStep(State):
         return torch.cat(places).to(device).view(batch, time)
 
     def text_lengths(self, positions: Tensor) -> Tensor:
-        """How much the row of each token will hold, (B, T)."""
-        held = [torch.full((count,), self.cache.lengths[row] + count) for row, count in self.work]
-        return torch.cat(held).view_as(positions)
+        """How long the text of each token is, (B, T)."""
+        counts = torch.tensor([count for _, count in self.work])
+        return torch.tensor(self.held).repeat_interleave(counts).view_as(positions)
+
+    @abstractmethod
+    def keep(self, layer: int, group: Group, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write new `key`, `value` (n, K, C, W) to their places; all that the rows hold now.
+
+        Both (n, K, S, W), finite everywhere; places past a row's end are hidden by the caller.
+        """
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
@@ -207,16 +256,14 @@ class CacheStep(State):
             self.cache.lengths[row] += count
 
     def _attend_group(
-        self, group: _Group, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+        self, group: Group, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
     ) -> Tensor:
         rows, count = group.index.shape
         query, key, value = (
             heads.view(rows, count, *heads.shape[1:]).transpose(1, 2)
             for heads in (query, key, value)
         )  # (n, H, C, W)
-        keys = _keep(self.cache.keys[layer], group, key)
-        kept = self.cache.values[layer]
-        values = _keep(kept, group, value) if kept.shape[-1] else keys[..., : value.shape[-1]]
+        keys, values = self.keep(layer, group, key, value)
         places = torch.arange(group.longest, device=query.device)[None]  # (1, S)
         bias = None if scoring.bias is None else scoring.bias(group.index, places)
         whole = group.start == 0 and scoring.window is None and scoring.pattern is None
@@ -227,7 +274,7 @@ class CacheStep(State):
             mixed = attention(query, keys, values, scoring, visible, bias)
         return mixed.transpose(1, 2).flatten(0, 1)  # (n * C, H, W)
 
-    def _visible_to(self, group: _Group, scoring: Scoring, places: Tensor) -> Tensor | None:
+    def _visible_to(self, group: Group, scoring: Scoring, places: Tensor) -> Tensor | None:
         """Which places each token sees, worked out once for all layers that score alike."""
         one = group.index.shape[1] == 1 and group.start is not None
         if one and scoring.window is None and scoring.pattern is None:
@@ -237,7 +284,8 @@ class CacheStep(State):
             self._visible[kind] = scoring.visible(group.index, places)
         return self._visible[kind]
 
-    def _group(self, count: int, device: torch.device) -> _Group:
+    def _group(self, count: int) -> Group:
+        device = self.cache.device
         rows, starts, tokens, offset = [], [], [], 0
         for row, taken in self.work:
             if taken == count:
@@ -247,7 +295,7 @@ class CacheStep(State):
             offset += taken
         index = torch.tensor(starts, device=device)[:, None] + torch.arange(count, device=device)
         taken_tokens = (torch.tensor(tokens)[:, None] + torch.arange(count)).flatten()
-        return _Group(
+        return Group(
             rows=_slice_if_adjacent(rows, device),
             row_index=torch.tensor(rows, device=device),
             tokens=_slice_if_adjacent(taken_tokens.tolist(), device),
@@ -257,7 +305,19 @@ class CacheStep(State):
         )
 
 
-def _keep(kept: Tensor, group: _Group, new: Tensor) -> Tensor:
+class DenseStep(CacheStep):
+    """One forward pass over some rows of a dense cache."""
+
+    cache: DenseCache
+
+    def keep(self, layer: int, group: Group, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write to the rows, and look at them where they lie."""
+        keys = _keep(self.cache.keys[layer], group, key)
+        kept = self.cache.values[layer]
+        return keys, _keep(kept, group, value) if kept.shape[-1] else keys[..., : value.shape[-1]]
+
+
+def _keep(kept: Tensor, group: Group, new: Tensor) -> Tensor:
     """Write `new` (n, K, C, W) to its places in `kept` (R, K, S, W); all that the rows now hold."""
     if group.start is not None and isinstance(group.rows, slice):
         kept[group.rows, :, group.start : group.start + new.shape[2]] = new
@@ -273,7 +333,15 @@ def _slice_if_adjacent(numbers: list[int], device: torch.device) -> slice | Tens
     return torch.tensor(numbers, device=device)
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+def kept_shapes(shapes: Sequence[CacheShape | CarriedShape]) -> list[CacheShape]:
+    """What each layer keeps of a token; nothing for one that carries."""
+    nothing = CacheShape(0, 0, 0)
+    return [shape if isinstance(shape, CacheShape) else nothing for shape in shapes]
+
+
+def zeros_untouched(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
     """Zeros whose pages the system hands out when first written.
 
     torch.zeros writes them all; a cache for a long context would take its gigabytes at once.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from limner.nn.feedforward import ACTIVATIONS, Activation
+from limner.kernels.activations import ACTIVATIONS, Activation
 from limner.nn.rotary import Positions
 from limner.nn.state import State
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from limner.nn.norms import NormConfig
 
@@ -77,7 +78,8 @@ class Embedding(nn.Module):
         if self.types is not None:
             hidden = hidden + self.types(torch.zeros_like(positions) if types is None else types)
         if self.positions is not None:
-            hidden = hidden + self.positions(positions + self.config.first_position)
+            places = self.positions.weight[self.config.first_position :]
+            hidden = hidden + functional.embedding(positions, places)
         if self.config.sinusoids is not None:
             width, layout = hidden.shape[-1], self.config.sinusoids
             hidden = hidden + sinusoids(positions, width, layout).to(hidden.dtype)

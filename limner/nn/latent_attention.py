@@ -60,6 +60,8 @@ class LatentAttention(nn.Module):
     the output instead, so that a cached step never expands its past: the two are equal.
     """
 
+    reads_weights = ("key", "value")
+
     def __init__(self, width: int, layer: int, config: LatentAttentionConfig) -> None:
         super().__init__()
         self.layer, self.config, self.scoring = layer, config, config.scoring

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from limner.kernels.activations import ACTIVATIONS, Activation
 from limner.nn.carried import Carried, CarriedShape, zeros
-from limner.nn.feedforward import ACTIVATIONS, Activation
 from limner.nn.rotary import Positions
 from limner.nn.scans import linear_scan
 from limner.nn.state import State

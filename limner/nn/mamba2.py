@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from limner.kernels.activations import ACTIVATIONS, Activation
 from limner.nn.carried import Carried, CarriedShape, zeros
-from limner.nn.feedforward import ACTIVATIONS, Activation
 from limner.nn.linear_attention import decayed_attention
 from limner.nn.mamba import inverse_softplus, log_uniform_steps
 from limner.nn.rotary import Positions

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from limner.nn.feedforward import ACTIVATIONS, Activation, FeedForwardConfig
+from limner.kernels import Activation
+from limner.kernels.activations import ACTIVATIONS
+from limner.nn.feedforward import FeedForwardConfig
 
 
 class Routing(NamedTuple):
@@ -63,6 +65,8 @@ class RouterConfig:
 
 class Router(nn.Module):
     """Chooses experts for each token by itself."""
+
+    reads_weights = ("score",)
 
     def __init__(self, width: int, config: RouterConfig) -> None:
         super().__init__()

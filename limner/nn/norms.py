@@ -10,7 +10,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from limner import kernels
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class RMSNorm(nn.Module):
         gain: Tensor | None = self.weight
         if gain is not None and self.config.unit_offset:
             gain = 1 + gain
-        return functional.rms_norm(hidden, (self.width,), gain, self.config.epsilon)
+        return kernels.rms_norm(hidden, gain, self.config.epsilon)
 
     def reset(self) -> None:
         """Return to the identity gain."""
@@ -61,6 +62,10 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, width: int, config: NormConfig) -> None:
         super().__init__(width, config.epsilon, elementwise_affine=config.gain, bias=config.bias)
         self.config = config
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Normalise the last dimension of `hidden` (..., D)."""
+        return kernels.layer_norm(hidden, self.weight, self.bias, self.eps)
 
     def reset(self) -> None:
         """Return to the identity gain and no shift."""

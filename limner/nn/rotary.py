@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from limner import kernels
 from limner.nn.scoring import Relation
 
 #: Asks for the length of the text that each token stands in, (B, T), on the CPU.
@@ -23,6 +26,7 @@ class Linear:
     """Positions divided by `factor` (Chen et al. 2023)."""
 
     factor: float
+    by_length: ClassVar[bool] = False
 
     def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
         """Rotations a position, (R/2,)."""
@@ -40,6 +44,7 @@ class DynamicNTK:
 
     factor: float
     context: int
+    by_length: ClassVar[bool] = True
 
     def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
         """Rotations a position in texts of such lengths, (B, T, R/2)."""
@@ -62,6 +67,7 @@ class Llama3:
     low: float
     high: float
     context: int
+    by_length: ClassVar[bool] = False
 
     def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
         """Rotations a position, (R/2,)."""
@@ -86,6 +92,7 @@ class YaRN:
     slow: float = 1.0
     gain: float = 1.0
     truncate: bool = True
+    by_length: ClassVar[bool] = False
 
     def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
         """Rotations a position, (R/2,)."""
@@ -113,8 +120,15 @@ class LongRope:
     context: int
     gain: float = 1.0
 
+    @property
+    def by_length(self) -> bool:
+        """Whether frequencies depend on the length of the text."""
+        return self.short != self.long
+
     def frequencies(self, rotary: RotaryConfig, lengths: Lengths) -> Tensor:
-        """Rotations a position in texts of such lengths, (B, T, R/2)."""
+        """Rotations a position, (R/2,), or in texts of such lengths, (B, T, R/2)."""
+        if not self.by_length:
+            return plain_frequencies(rotary.theta, rotary.width) / torch.tensor(self.long)
         long, short = (torch.tensor(factors) for factors in (self.long, self.short))
         factors = torch.where(lengths()[..., None] > self.context, long, short)
         return plain_frequencies(rotary.theta, rotary.width) / factors
@@ -143,17 +157,29 @@ class RotaryConfig:
     scaling: Scaling | None = None
 
     def angles(self, positions: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, each (B, T, 1, R/2), for `positions` (B, T)."""
-        frequency = self.frequencies(lengths).to(positions.device)
-        angle = (positions[..., None].float() * frequency)[:, :, None]  # (B, T, 1, R/2)
+        """Cosines and sines, each (B, T, R/2), for `positions` (B, T)."""
         gain = self.scaling.gain if self.scaling else 1.0
-        return angle.cos() * gain, angle.sin() * gain
+        return kernels.rotary_angles(positions, self.frequencies(positions.device, lengths), gain)
 
-    def frequencies(self, lengths: Lengths) -> Tensor:
+    def frequencies(self, device: torch.device, lengths: Lengths) -> Tensor:
         """Radians a position, (R/2,), or (B, T, R/2) if they depend on the text's length."""
-        if self.scaling is None:
-            return plain_frequencies(self.theta, self.width)
-        return self.scaling.frequencies(self, lengths)
+        if self.scaling is not None and self.scaling.by_length:
+            return self.scaling.frequencies(self, lengths).to(device)
+        return _fixed_frequencies(self, device)
+
+
+@cache
+def _fixed_frequencies(rotary: RotaryConfig, device: torch.device) -> Tensor:
+    """Radians a position, (R/2,), where they do not depend on the text."""
+    # A tensor made while only inferring could not take part in training later.
+    with torch.inference_mode(False), torch.no_grad():
+        if rotary.scaling is None:
+            return plain_frequencies(rotary.theta, rotary.width).to(device)
+        return rotary.scaling.frequencies(rotary, _no_lengths).to(device)
+
+
+def _no_lengths() -> Tensor:
+    raise AssertionError("frequencies that depend on the text's length are not fixed")
 
 
 def plain_frequencies(theta: float | Tensor, width: int) -> Tensor:
@@ -162,17 +188,8 @@ def plain_frequencies(theta: float | Tensor, width: int) -> Tensor:
 
 
 def rotate(heads: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
-    """Turn each pair of the first R dimensions of `heads` (B, T, H, W) by its angle."""
-    width = 2 * cosine.shape[-1]
-    turned, rest = heads[..., :width], heads[..., width:]
-    cosine, sine = cosine.to(heads.dtype), sine.to(heads.dtype)
-    if interleaved:
-        first, second = turned[..., 0::2], turned[..., 1::2]
-    else:
-        first, second = turned.chunk(2, dim=-1)
-    pair = (first * cosine - second * sine, second * cosine + first * sine)
-    turned = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)
-    return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), -1)
+    """Turn each pair of the first R dimensions of `heads` (B, T, H, W) by its angle (B, T, R/2)."""
+    return kernels.rotate(heads, cosine.to(heads.dtype), sine.to(heads.dtype), interleaved)
 
 
 @dataclass

@@ -7,7 +7,9 @@ import torch
 
 from limner.models.decoder import Decoder
 from limner.models.families import find_family
+from limner.nn.cache import DenseCache
 from limner.nn.mixture import Router
+from limner.nn.paged import PagedCache
 from limner.nn.state import Documents
 from tests.decoder_families import DECODERS
 from tests.families import VOCABULARY
@@ -35,20 +37,32 @@ def some_tokens(rows: int = 2, time: int = 15) -> torch.Tensor:
     return torch.randint(VOCABULARY, (rows, time), generator=torch.Generator().manual_seed(1))
 
 
+def a_cache(network: Decoder, kind: str, rows: int, capacity: int) -> DenseCache | PagedCache:
+    """An empty cache; paged in small pages, and in the order that makes most trouble."""
+    if kind == "dense":
+        return network.new_cache(rows, capacity)
+    cache = network.new_paged_cache(rows, capacity, page_size=16)
+    for row in range(rows):
+        cache.give(row, [1 + row + rows * page for page in range(cache.tables.shape[1])][::-1])
+    return cache
+
+
+@pytest.mark.parametrize("kind", ["dense", "paged"])
 @pytest.mark.parametrize("name", CACHED)
 @torch.no_grad()
-def test_a_cached_step_equals_the_full_pass(name):
-    network, tokens = tiny(name), some_tokens()
-    cache = network.new_cache(rows=2, capacity=16)
+def test_a_cached_step_equals_the_full_pass(name, kind):
+    network, tokens = tiny(name), some_tokens(time=20)
+    cache = a_cache(network, kind, rows=2, capacity=20)
     stepped = torch.cat([network.logits(step, cache) for step in tokens.split(1, dim=1)], dim=1)
     torch.testing.assert_close(stepped, network.logits(tokens), **CLOSE)
 
 
+@pytest.mark.parametrize("kind", ["dense", "paged"])
 @pytest.mark.parametrize("name", CACHED)
 @torch.no_grad()
-def test_ragged_rows_equal_rows_alone(name):
+def test_ragged_rows_equal_rows_alone(name, kind):
     network, tokens = tiny(name), some_tokens(rows=3)
-    cache = network.new_cache(rows=4, capacity=16)
+    cache = a_cache(network, kind, rows=4, capacity=16)
     places = {3: 0, 1: 0, 0: 0}  # row of the cache: tokens it holds; row 3 takes tokens[0] ...
     works = ([(3, 4), (1, 7)], [(0, 4), (3, 1), (1, 1)], [(1, 2), (0, 1), (3, 5)], [(0, 2), (1, 2)])
     for work in works:

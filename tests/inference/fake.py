@@ -5,43 +5,100 @@ from types import SimpleNamespace
 
 import torch
 
+#: Added to the tokens of long texts, where those are read otherwise.
+LONG = 100
+
 
 class FakeCache:
-    """Rows of tokens instead of keys and values; notices every misuse."""
+    """Pages of tokens instead of keys and values; notices every misuse."""
 
-    def __init__(self, rows, capacity, can_rewind):
+    def __init__(self, rows, capacity, pages, page_size, can_rewind):
+        self.capacity, self.pages, self.page_size = capacity, pages, page_size
         self.can_rewind = can_rewind
-        self.held: list[list[int]] = [[] for _ in range(rows)]
-        self.capacity = capacity
+        self.contents = [[None] * page_size for _ in range(pages + 1)]
+        self.tables: list[list[int]] = [[0] * -(-capacity // page_size) for _ in range(rows)]
+        self.lengths = [0] * rows
+        self.carried: list[tuple[int, ...]] = [()] * rows  # what recurrent layers read so far
 
-    @property
-    def lengths(self):
-        return [len(row) for row in self.held]
-
-    def step(self, work):
-        assert len({row for row, _ in work}) == len(work)
+    def step(self, work, lengths):
+        assert len({row for row, _ in work}) == len(work) == len(lengths)
         assert all(count > 0 for _, count in work)
-        assert all(len(self.held[row]) + count <= self.capacity for row, count in work)
-        return work
+        assert all(self.lengths[row] + count <= self.capacity for row, count in work)
+        return [(row, count, length) for (row, count), length in zip(work, lengths, strict=True)]
 
-    def rewind(self, row, length):
-        assert 0 <= length <= len(self.held[row])
+    def write(self, row, tokens):
+        for place, token in enumerate(tokens, self.lengths[row]):
+            page = self.tables[row][place // self.page_size]
+            assert page > 0
+            slot = place % self.page_size
+            others = [table for other, table in enumerate(self.tables) if other != row]
+            shared = any(page in table for table in others)
+            assert not shared or self.contents[page][slot] in (token, None), "shared page changed"
+            self.contents[page][slot] = token
+        self.carried[row] += tuple(tokens)
+        self.lengths[row] += len(tokens)
+
+    def held(self, row):
+        """The tokens that `row` holds, as its pages say; None in those that are nobody's."""
+        tokens = [
+            self.contents[self.tables[row][n // self.page_size]][n % self.page_size]
+            for n in range(self.lengths[row])
+        ]
+        if not self.can_rewind:
+            assert tuple(tokens) == self.carried[row]
+        return tokens
+
+    def give(self, row, pages, start=0):
+        self.tables[row][start : start + len(pages)] = pages
+
+    def resume(self, row, pages, length):
         assert self.can_rewind or length == 0
-        del self.held[row][length:]
+        assert length <= len(pages) * self.page_size
+        self.free(row)
+        self.give(row, pages)
+        self.lengths[row] = length
 
     def free(self, row):
-        self.rewind(row, 0)
+        self.lengths[row], self.carried[row] = 0, ()
+        self.tables[row] = [0] * len(self.tables[row])
+
+    def rewind(self, row, length):
+        assert self.can_rewind
+        assert length <= self.lengths[row]
+        self.lengths[row], self.carried[row] = length, self.carried[row][:length]
+
+    def copy_page(self, source, target):
+        self.contents[target] = list(self.contents[source])
+
+    def copy_carried(self, source, target):
+        self.carried[target], self.lengths[target] = self.carried[source], self.lengths[source]
 
 
 class FakeNetwork:
-    """Logits drawn from a generator seeded by a hash of the whole prefix.
+    """Logits drawn from a generator seeded by a hash of the whole prefix, or of its last `window`.
 
-    `interrupt` is called before each forward and after it has filled the cache; `poison` is a token
-    after which the logits are not a number.
+    Every token of a text longer than `rereads_at` must have been read as part of such a text.
+    `interrupt` is called before each forward and after it has filled the cache;
+    `poison` is a token after which the logits are not a number.
     """
 
-    def __init__(self, vocabulary=12, context=40, poison=None, can_rewind=True):
-        self.config = SimpleNamespace(vocabulary=vocabulary, context=context)
+    def __init__(
+        self,
+        vocabulary=12,
+        context=40,
+        poison=None,
+        can_rewind=True,
+        window=None,
+        rereads_at=None,
+        reusable_prefixes=True,
+    ):
+        self.config = SimpleNamespace(
+            vocabulary=vocabulary,
+            context=context,
+            window=window,
+            rereads_at=rereads_at,
+            reusable_prefixes=reusable_prefixes,
+        )
         self.poison, self.can_rewind = poison, can_rewind
         self.steps: list[list[tuple[int, int]]] = []
         self.interrupt = lambda: None
@@ -49,22 +106,20 @@ class FakeNetwork:
     def parameters(self):
         return iter([torch.zeros(1)])
 
-    def new_cache(self, rows, capacity):
-        self.cache = FakeCache(rows, capacity, self.can_rewind)
+    def new_paged_cache(self, rows, capacity, pages, page_size, bits):
+        self.cache = FakeCache(rows, capacity, pages, page_size, self.can_rewind)
         return self.cache
 
     def __call__(self, tokens, positions, work):
-        self.steps.append(work)
-        before = [list(self.cache.held[row]) for row, _ in work]
+        self.steps.append([(row, count) for row, count, _ in work])
         self.interrupt()
         hidden, offset = [], 0
-        for (row, count), held in zip(work, before, strict=True):
+        for row, count, length in work:
             for place in range(offset, offset + count):
-                assert positions[0, place] == len(held)
-                held.append(int(tokens[0, place]))
-                hidden.append(self.digest(held))
+                assert positions[0, place] == self.cache.lengths[row]
+                self.cache.write(row, self.read([int(tokens[0, place])], length))
+                hidden.append(self.digest(self.cache.held(row)))
             offset += count
-            self.cache.held[row] += held[len(held) - count :]
         assert tokens.shape == positions.shape == (1, offset)
         self.interrupt()
         return torch.tensor([hidden], dtype=torch.int64).unsqueeze(-1)
@@ -74,8 +129,10 @@ class FakeNetwork:
         return torch.stack(rows)[None] if rows else torch.empty(1, 0, self.config.vocabulary)
 
     def digest(self, prefix):
+        prefix = prefix[-self.config.window :] if self.config.window else prefix
         if self.poison in prefix:
             return -1
+        assert len({token < LONG for token in prefix}) == 1, "read anew in part only"
         digest = hashlib.blake2b(bytes(prefix), digest_size=6).digest()
         return int.from_bytes(digest, "big")
 
@@ -86,7 +143,12 @@ class FakeNetwork:
         return torch.randn(self.config.vocabulary, generator=generator) * 2
 
     def next_logits(self, prefix):
-        return self.logits(self.digest(prefix))
+        return self.logits(self.digest(self.read(prefix, len(prefix))))
+
+    def read(self, tokens, length):
+        """What a text of that length makes of its tokens."""
+        at = self.config.rereads_at
+        return [token + LONG for token in tokens] if at is not None and length > at else tokens
 
 
 class Letters:

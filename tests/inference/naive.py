@@ -15,14 +15,19 @@ class Answer:
     finish_reason: str
 
 
-def naive_answer(next_logits, prompt, sampling, *, end_tokens=(), context, sample=0, allowed=None):
+def naive_answer(
+    next_logits, prompt, sampling, *, end_tokens=(), context, sample=0, allowed=None,
+    new_constraint=lambda ends: None,
+):  # fmt: skip
     """What an engine must answer; `next_logits` maps a prefix to the logits (V,) after it."""
     tokens, logprobs, decoder, text = list(prompt), [], Letters(), ""
     length = sampling.max_tokens or context - len(prompt)
     ends = {*sampling.stop_tokens, *(() if sampling.ignore_eos else end_tokens)}
     reason = ""
     while not reason:
-        row = Row(sampling, tokens, len(prompt), sampling.seed, sample, allowed)
+        row = Row(
+            sampling, tokens, len(prompt), sampling.seed, sample, allowed, new_constraint(ends)
+        )
         (result,) = draw(next_logits(tokens)[None], [row])
         if result.token is None:
             reason = "error"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from limner.inference.constraints import Constraint
 from limner.inference.sampling import Sampling
 
 
@@ -17,6 +18,7 @@ class Row:
     seed: int = 0
     sample: int = 0
     allowed: torch.Tensor | None = None
+    constraint: Constraint | None = None
 
 
 def some_logits(rows, vocabulary, seed=0, spread=3.0):

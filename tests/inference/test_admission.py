@@ -78,6 +78,9 @@ def test_a_smaller_capacity_is_named_instead_of_the_context():
         ({"rows": 0}, "rows must be 1 or more, not 0"),
         ({"capacity": 1}, "capacity must be 2 tokens or more, not 1"),
         ({"rows": 9, "token_budget": 8}, "a token_budget of 8 is less than the 9 rows"),
+        ({"prefix_pages": -1}, "prefix_pages must be 0 or more, not -1"),
+        ({"page_size": 0}, "page_size must be 1 token or more, not 0"),
+        ({"pages": 1, "capacity": 40}, "1 pages of 32 tokens cannot hold a text of 40"),
     ],
 )
 def test_an_engine_that_could_not_work_is_refused(options, message):

@@ -6,6 +6,7 @@ import torch
 import limner
 from limner.checkpoints.checkpoint import save_folder
 from limner.language_model import memory
+from limner.nn.paged import PagedCache
 from tests.docs.tiny_model import write_tiny_model
 
 
@@ -33,7 +34,7 @@ def test_a_folder_and_a_file_are_the_same_model(gguf, folder):
 
 def test_a_cpu_computes_in_float32_unless_told_otherwise(gguf):
     def dtype(model):
-        return model.network.embedding.tokens.weight.dtype
+        return model.network.dtype
 
     assert dtype(limner.load(gguf, device="cpu")) == torch.float32
     assert dtype(limner.load(gguf, dtype="bfloat16")) == torch.bfloat16
@@ -76,11 +77,19 @@ def test_impossible_options_are_refused(gguf, options, message):
         limner.load(gguf, **options)
 
 
-def test_a_cache_takes_the_rows_that_fit(gguf, monkeypatch):
+def test_a_cache_takes_the_pages_that_fit(gguf, monkeypatch):
     network = limner.load(gguf).network
-    row = sum(kept.nbytes for kept in network.new_cache(1, 100).keys) * 2
-    monkeypatch.setattr(memory, "free_bytes", lambda _: row * 5)
-    assert memory.rows_that_fit(network, 100, most=16) == 4
-    assert memory.rows_that_fit(network, 100, most=3) == 3
+    page = network.new_paged_cache(1, 32).page_bytes
+    monkeypatch.setattr(memory, "free_bytes", lambda _: page * 50)
+    assert memory.pages_that_fit(network, 100, rows=16) == 40
+    assert memory.pages_that_fit(network, 100, rows=3) == 12
     with pytest.raises(ValueError, match="a context of 8192 tokens needs"):
-        memory.rows_that_fit(network, 8192, most=16)
+        memory.pages_that_fit(network, 8192, rows=16)
+
+
+def test_a_cache_of_8_bits_takes_less_and_answers(gguf):
+    small, usual = (limner.load(gguf, context=64, cache_bits=bits) for bits in (8, None))
+    caches = [model.engine.scheduler.holdings.cache for model in (small, usual)]
+    sizes = [cache.page_bytes for cache in caches if isinstance(cache, PagedCache)]
+    assert sizes[0] < 0.5 * sizes[1]
+    assert small.generate("Once", max_tokens=5, ignore_eos=True).usage.completion_tokens == 5

@@ -125,6 +125,9 @@ def test_defaults_give_way_to_options(model, monkeypatch):
         (lambda m: m.generate("a", temprature=1), TypeError, "did you mean 'temperature'"),
         (lambda m: m.stream("a", temperature=-1), ValueError, "temperature must be 0 or more"),
         (lambda m: m.chat("a"), ValueError, "not a string"),
+        (lambda m: m.stream("a", regx="b"), TypeError, "did you mean 'regex'"),
+        (lambda m: m.generate("a", regex="("), ValueError, "regex cannot be followed"),
+        (lambda m: m.chat([], regex="a", choice=["b"]), ValueError, "exclude each other"),
         (lambda m: m.generate("the quick " * 5000), ValueError, "tokens but the context is 8192"),
         (lambda m: m.logits("the quick " * 5000), ValueError, "must have from 1 to 8192"),
         (lambda m: m.logits([]), ValueError, "has 0 tokens"),
@@ -137,7 +140,8 @@ def test_a_mistake_names_the_value_and_the_fix(model, call, kind, message):
 
 def test_a_notebook_shows_the_model_and_a_distribution(model):
     page = model._repr_html_()
-    count = sum(parameter.numel() for parameter in model.network.parameters())
+    plain = limner.load(model.name, weights="parameters")
+    count = sum(parameter.numel() for parameter in plain.network.parameters())
     assert f"{count:,}" in page
     assert "2 layers of width 48" in page
     bars = model.next_token("the quick")._repr_html_()
@@ -150,3 +154,23 @@ def test_a_notebook_shows_the_model_and_a_distribution(model):
 
 def test_a_stream_is_an_iterator_of_text(model):
     assert isinstance(model.stream("a", max_tokens=1), Stream)
+
+
+def test_answers_are_held_to_a_form_however_they_are_asked_for(model):
+    options = {"choice": ["the fox", "a dog"], "temperature": 1, "seed": 1, "max_tokens": 40}
+    several = model.generate(["the quick", "lazy"], **options)
+    with model.stream("the quick", **options) as stream:
+        streamed = "".join(stream)
+    chat = model.chat([{"role": "user", "content": "the quick"}], **options)
+    assert streamed == several[0].text
+    assert {answer.text for answer in [*several, chat]} <= {"the fox", "a dog"}
+    assert chat.finish_reason == "stop"
+
+
+def test_the_form_only_rules_out_tokens_and_log_probabilities_stay_the_models(model):
+    options = {"temperature": 0, "logprobs": 0, "max_tokens": 1}
+    held = model.generate("the quick", regex="[0-9]", **options).logprobs[0]
+    belief = model.logits("the quick")[-1].log_softmax(-1)
+    digits = [model.tokenizer.token_id(digit) for digit in "0123456789"]
+    assert held.id == max(digits, key=lambda token: float(belief[token]))
+    assert held.logprob == pytest.approx(float(belief[held.id]), abs=1e-5)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from limner.kernels import Activation
 from limner.models.block import BlockConfig
 from limner.models.decoder import DecoderConfig
 from limner.nn.attention import AttentionConfig
-from limner.nn.feedforward import Activation
 from limner.nn.rotary import (
     DynamicNTK,
     Linear,

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limner.kernels import Activation
 from limner.models.decoder import DecoderConfig
 from limner.models.families.fields import attention_of, change_mixers, write_window
-from limner.nn.feedforward import Activation, FeedForwardConfig
+from limner.nn.feedforward import FeedForwardConfig
 from limner.nn.mixture import MixtureConfig
 from limner.nn.rotary import (
     Linear,

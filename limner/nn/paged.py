@@ -1,0 +1,297 @@
+"""The paged cache: keys and values in pages of a few tokens, which texts take as they grow.
+
+B batch, T time, N tokens laid end to end, H query heads, K key-value heads, W head width, R rows,
+P pages of S slots, n rows that take C tokens each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from limner import kernels
+from limner.kernels.attention import LANES
+from limner.kernels.library import runs_on
+from limner.nn.cache import (
+    CacheShape,
+    CacheStep,
+    Group,
+    RowCache,
+    kept_shapes,
+    zeros_untouched,
+)
+from limner.nn.carried import CarriedShape
+from limner.nn.scoring import Scoring
+
+#: Tokens a page holds. A prefix is shared in whole pages, and a text wastes half of one.
+PAGE_SIZE = 32
+#: The page that no row is given: it stays zero, and stands in tables where nothing is kept.
+NOBODYS = 0
+
+
+class PagedCache(RowCache):
+    """Keys and values of `rows` texts in `pages` pages that rows share as they are told.
+
+    `tables` int32 (R, pages a row) lists the pages that hold a row's text, in order; `give` writes
+    to it. Who owns which page is the caller's to know (`limner.inference.pages`). Pages 1 to
+    `pages` may be given; without `pages` every row has its own from the start, room for `capacity`
+    tokens. What recurrent layers carry is kept by row.
+
+    On the CPU in float32, `keys` are (P, K, S/16, W, 16), as the kernels read them fastest, and
+    otherwise (P, K, S, W); `values` (P, K, S, W). Memory is reserved at once and taken from the
+    system only as tokens fill it.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[CacheShape | CarriedShape],
+        rows: int,
+        capacity: int,
+        pages: int | None = None,
+        page_size: int = PAGE_SIZE,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(shapes, rows, capacity, dtype, device)
+        if page_size % LANES:
+            raise ValueError(f"page_size must be a multiple of {LANES}, not {page_size}")
+        each = -(-capacity // page_size)
+        self.pages, self.page_size = rows * each if pages is None else pages, page_size
+        self.tables = torch.full((rows, each), NOBODYS, dtype=torch.int32)
+        #: The same numbers beside the keys.
+        self.device_tables = self.tables.to(self.device)
+        self.dtype, self.shapes = dtype, kept_shapes(shapes)
+        self._allocate()
+        if pages is None:
+            for row in range(rows):
+                self.give(row, range(1 + row * each, 1 + (row + 1) * each))
+
+    def _allocate(self) -> None:
+        self.keys = [self._new_keys(shape) for shape in self.shapes]
+        self.values = [self._new(s.heads, s.value_width, self.dtype) for s in self.shapes]
+
+    def _new_keys(self, shape: CacheShape) -> Tensor:
+        # Values that are a part of their keys need these as they are.
+        if self.dtype != torch.float32 or self.device.type != "cpu" or not shape.value_width:
+            return self._new(shape.heads, shape.key_width, self.dtype)
+        size = (1 + self.pages, shape.heads, self.page_size // LANES, shape.key_width, LANES)
+        return zeros_untouched(size, self.dtype, self.device)
+
+    def _new(self, heads: int, width: int, dtype: torch.dtype) -> Tensor:
+        size = (1 + self.pages, heads, self.page_size, width)
+        return zeros_untouched(size, dtype, self.device)
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """All that is kept, by page."""
+        return [*self.keys, *self.values]
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page, all layers together."""
+        return sum(kept[0].nbytes for kept in self.kept)
+
+    def give(self, row: int, pages: Sequence[int], start: int = 0) -> None:
+        """Let `pages` hold the text of `row`, from its `start`-th page on."""
+        listed = torch.tensor(pages, dtype=torch.int32)
+        for tables in {id(t): t for t in (self.tables, self.device_tables)}.values():
+            tables[row, start : start + len(pages)] = listed
+
+    def resume(self, row: int, pages: Sequence[int], length: int) -> None:
+        """Let `row` hold the first `length` tokens of a text, as they stand in `pages`."""
+        assert self.can_rewind or not length
+        self.free(row)
+        self.give(row, pages)
+        self.lengths[row] = length
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Let page `target` hold what page `source` holds."""
+        for kept in self.kept:
+            kept[target] = kept[source]
+
+    def copy_carried(self, source: int, target: int) -> None:
+        """Let row `target` be as long as row `source`, and its recurrent layers carry the same."""
+        for carried in self.carried.values():
+            for tensor in carried:
+                tensor[target] = tensor[source]
+        self.lengths[target] = self.lengths[source]
+
+    def step(
+        self, work: Sequence[tuple[int, int]], lengths: Sequence[int] | None = None
+    ) -> PagedStep:
+        """The state of one forward pass over (row, count of new tokens) pairs, laid end to end."""
+        return PagedStep(self, work, lengths)
+
+    def decode_step(self, texts: Tensor, positions: Tensor) -> DecodeStep:
+        """The state of a pass over one token of each row in `texts` (N), at `positions` (N).
+
+        Both int64, beside the keys. The pass reads nothing else but them and the tables, so a
+        captured one can be replayed when they hold other numbers; `advance` then counts the tokens.
+        """
+        return DecodeStep(self, texts, positions)
+
+    def advance(self, work: Sequence[tuple[int, int]]) -> None:
+        """Count (row, count of new tokens) pairs that a pass has written."""
+        for row, count in work:
+            self.lengths[row] += count
+
+    def takes_kernels(self, *tensors: Tensor) -> bool:
+        """Whether the kernels can attend with these queries, keys or values."""
+        return self.device.type == "cpu" and self.dtype == torch.float32 and runs_on(*tensors)
+
+    def store(self, layer: int, key: Tensor, value: Tensor, places: kernels.Places) -> None:
+        """Write `key`, `value` (N, K, W) to their places, by the kernels."""
+        kernels.store(key, self.keys[layer], places)
+        if self.shapes[layer].value_width:
+            kernels.store(value, self.values[layer], places)
+
+    def lay_out(
+        self, layer: int, width: int, step: PagedStep
+    ) -> tuple[Tensor, Tensor, kernels.Places]:
+        """Keys, values of `width`, and where they stand, as the kernels read them."""
+        keys, values = self.keys[layer], self.values[layer]
+        return keys, values if values.shape[-1] else keys[..., :width], step.places
+
+    def write(self, layer: int, page: Tensor, slot: Tensor, key: Tensor, value: Tensor) -> None:
+        """Write `key`, `value` (n, C, K, W) to slots `slot` (n, C) of pages `page` (n, C)."""
+        keys = self.keys[layer]
+        if keys.dim() == 5:
+            keys[page, :, slot // LANES, :, slot % LANES] = key
+        else:
+            keys[page, :, slot] = key
+        if self.shapes[layer].value_width:
+            self.values[layer][page, :, slot] = value
+
+    def read(self, layer: int, pages: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Copies of the keys and values, of `width`, in `pages` (n, p), as (n, K, p * S, W)."""
+        keys = self.keys[layer][pages]  # (n, p, K, S, W) or (n, p, K, S / 16, W, 16)
+        if keys.dim() == 6:
+            keys = keys.transpose(-1, -2).flatten(3, 4)
+        keys = keys.transpose(1, 2).flatten(2, 3)
+        if not self.shapes[layer].value_width:
+            return keys, keys[..., :width]
+        return keys, self.values[layer][pages].transpose(1, 2).flatten(2, 3)
+
+
+@dataclass
+class _Pages:
+    """Where a group's tokens go and what its rows hold."""
+
+    page: Tensor  # (n, C)
+    slot: Tensor  # (n, C)
+    listed: Tensor  # (n, p)
+    past: Tensor  # (n, 1, S, 1): places past the end of each row
+
+
+class PagedStep(CacheStep):
+    """One forward pass over some rows of a paged cache.
+
+    The kernels attend where they can; PyTorch's operators do, to a copy of the pages, elsewhere.
+    """
+
+    cache: PagedCache
+
+    def __init__(
+        self,
+        cache: PagedCache,
+        work: Sequence[tuple[int, int]],
+        lengths: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(cache, work, lengths)
+        self._pages: dict[int, _Pages] = {}
+        self._places: kernels.Places | None = None
+
+    @property
+    def places(self) -> kernels.Places:
+        """Where the tokens stand, made once for all layers."""
+        if self._places is None:
+            texts = [row for row, count in self.work for _ in range(count)]
+            starts = [(self.cache.lengths[row], count) for row, count in self.work]
+            positions = [start + i for start, count in starts for i in range(count)]
+            device = self.cache.device
+            self._places = kernels.Places(
+                torch.tensor(texts, device=device),
+                torch.tensor(positions, device=device),
+                self.cache.device_tables,
+            )
+        return self._places
+
+    def positions(self, batch: int, time: int, device: torch.device) -> Tensor:
+        """Places that follow what each row holds, in the order of the work."""
+        return self.places.positions.to(device).view(batch, time)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        """Keep the new keys and values, then mix."""
+        plain = scoring.causal and scoring.bias is None and scoring.pattern is None
+        if not (plain and self.cache.takes_kernels(query, key, value)):
+            return super().attend(layer, query, key, value, scoring)
+        self.cache.store(layer, key.flatten(0, 1), value.flatten(0, 1), self.places)
+        keys, values, places = self.cache.lay_out(layer, value.shape[-1], self)
+        mixed = kernels.attend(
+            query.flatten(0, 1), keys, values, places, scoring.scale, scoring.window,
+            scoring.softcap,
+        )  # fmt: skip
+        return mixed.view(*query.shape[:-1], -1)
+
+    def keep(self, layer: int, group: Group, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write to the pages, and copy all that the rows hold together."""
+        at = self._pages_of(group)
+        self.cache.write(layer, at.page, at.slot, key.transpose(1, 2), value.transpose(1, 2))
+        keys, values = self.cache.read(layer, at.listed, value.shape[-1])
+        keys, values = keys[:, :, : group.longest], values[:, :, : group.longest]
+        # Pages come with what another text left in them, and a NaN would show through the mask.
+        return keys.masked_fill(at.past, 0), values.masked_fill(at.past, 0)
+
+    def _pages_of(self, group: Group) -> _Pages:
+        if id(group) not in self._pages:
+            size, tables = self.cache.page_size, self.cache.device_tables
+            places = torch.arange(group.longest, device=self.cache.device)
+            self._pages[id(group)] = _Pages(
+                page=tables[group.row_index[:, None], group.index // size].long(),
+                slot=group.index % size,
+                listed=tables[group.row_index, : -(-group.longest // size)].long(),
+                past=(places > group.index[:, -1:])[:, None, :, None],
+            )
+        return self._pages[id(group)]
+
+
+class DecodeStep(PagedStep):
+    """A pass over one token a row that does no work in Python that depends on which they are.
+
+    It reads whole rows of the tables where the kernels do not attend. A token at a position below 0
+    is left out: a place to fill a batch of a fixed size with.
+    """
+
+    def __init__(self, cache: PagedCache, texts: Tensor, positions: Tensor) -> None:
+        super().__init__(cache, [])
+        self._places = kernels.Places(texts, positions, cache.device_tables)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """All rows, each as long as a row can be."""
+        texts, positions = self.places.texts, self.places.positions
+        whole = slice(0, len(texts))
+        return [Group(texts, texts, whole, positions[:, None], None, self.cache.capacity)]
+
+    def text_lengths(self, positions: Tensor) -> Tensor:
+        """Up to each token itself, (B, T)."""
+        return (positions + 1).cpu()
+
+    def keep(self, layer: int, group: Group, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write to the pages, and copy all that the rows hold together."""
+        nowhere = (group.index < 0)[:, None, :, None]  # (n, 1, 1, 1)
+        return super().keep(
+            layer, group, key.masked_fill(nowhere, 0), value.masked_fill(nowhere, 0)
+        )
+
+    def _pages_of(self, group: Group) -> _Pages:
+        if id(group) not in self._pages:
+            at = super()._pages_of(group)
+            at.page = torch.where(group.index >= 0, at.page, NOBODYS)
+        return self._pages[id(group)]
