@@ -1,0 +1,91 @@
+import json
+import re
+
+import pytest
+
+import limner as package
+from limner.checkpoints.checkpoint import save_folder
+from limner.tokenizers import load_tokenizer
+from tests.quantization.networks import tiny as network
+from tests.text_folders import tokenizer as words
+
+TEXT = ("the cat sat on the big house in Paris\n\n" * 3 + "a dog ran under the red tree\n\n") * 9
+
+
+@pytest.fixture
+def model(tmp_path):
+    words(framed=False).save_pretrained(tmp_path / "words")
+    save_folder(network(), tmp_path / "model", load_tokenizer(tmp_path / "words"))
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def settings(write):
+    text = write("texts.txt", TEXT.encode())
+    return [f"calibration={text}", "rows=4", "length=32", "measure=60"]
+
+
+def told(lines):
+    """The perplexity before and after."""
+    found = re.search(r"perplexity +([\d.]+) before, ([\d.]+) after", lines)
+    assert found is not None
+    return float(found[1]), float(found[2])
+
+
+@pytest.mark.parametrize(
+    ("method", "layout", "bits"),
+    [
+        ("rtn", "compressed-tensors", "4.500"),
+        ("gptq", "gptq", "4.625"),
+        ("awq", "awq", "4.625"),
+        ("outliers", "limner_outliers", "9.188"),
+    ],
+)
+def test_a_model_gets_fewer_bits_and_its_cost_is_told(
+    limner, model, settings, tmp_path, method, layout, bits
+):
+    folder = tmp_path / "small"
+    result = limner("quantize", model, folder, f"method={method}", *settings)
+    assert (result.code, result.out) == (0, f"{folder}\n"), result.err
+    config = json.loads((folder / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == layout
+    assert f" {bits} bits each" in result.err
+    before, after = told(result.err)
+    assert after == pytest.approx(before, rel=0.2)
+    assert "bits a byte" in result.err
+    assert "size" in result.err
+    assert limner("generate", folder, "the cat", "--raw", "max_tokens=3").code == 0
+
+
+def test_what_was_measured_is_what_the_folder_computes(limner, model, settings, tmp_path):
+    folder, text = tmp_path / "small", tmp_path / "texts.txt"
+    after = told(limner("quantize", model, folder, *settings, f"text={text}").err)[1]
+    loaded = package.load(folder)
+    from limner.evaluation.perplexity import perplexity
+
+    again = perplexity(loaded.network, loaded.tokenizer, TEXT, limit=60).perplexity
+    assert again == pytest.approx(after, rel=1e-3)
+
+
+def test_eight_bits_are_symmetric_and_a_layout_can_be_chosen(limner, model, settings, tmp_path):
+    words = ["method=rtn", "bits=8", "group=null", "layout=gptq", "measure=0"]
+    result = limner("quantize", model, tmp_path / "small", *settings[:3], *words)
+    assert result.code == 0, result.err
+    fields = json.loads((tmp_path / "small" / "config.json").read_text())["quantization_config"]
+    assert (fields["bits"], fields["group_size"], fields["sym"]) == (8, -1, True)
+    assert "perplexity" not in result.err
+
+
+def test_mistakes_come_before_the_work(refused, model, settings, tmp_path):
+    folder = tmp_path / "small"
+    line = refused("quantize", model, folder, "method=outliers", "bits=4", *settings)
+    assert "method=outliers rounds to 8 bits" in line
+    line = refused("quantize", model, folder, "method=outliers", "layout=gptq", *settings)
+    assert "layout=gptq has no place for method=outliers" in line
+    line = refused("quantize", model, folder, "method=awq", "symmetric=true", *settings)
+    assert "AWQ folders hold 4 bits with zeros" in line
+    line = refused("quantize", model, folder, "group=64", *settings)
+    assert "groups of 64 do not divide 96 inputs" in line
+    line = refused("quantize", model, folder, "calibration=nowhere.txt")
+    assert "nowhere.txt" in line
+    assert not folder.exists()
