@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
@@ -33,7 +34,11 @@ OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 
 class CommandSettings(Settings):
-    """The settings of a command; `positional` may be given without their names, in this order."""
+    """The settings of a command; `positional` may be given without their names, in this order.
+
+    If the last of those is a list, it takes all further words, those like KEY=VALUE too whose KEY
+    is no setting's name nor nearly one.
+    """
 
     positional: ClassVar[tuple[str, ...]] = ()
 
@@ -88,7 +93,7 @@ def typer_function(
 
     def command(words: list[str], verbose: int, traceback: bool, **flags: Any) -> CommandSettings:  # noqa: ARG001  main() looks for --traceback
         set_up_logging(verbose)
-        path, overrides, values = sort_words(words or [], plain, model.positional)
+        path, overrides, values = sort_words(words or [], plain, model)
         given = {name: typed for name, typed in flags.items() if typed not in (None, [])}
         return read_settings(model, path, overrides, **from_text(model, values | given))
 
@@ -99,13 +104,15 @@ def typer_function(
 
 
 def sort_words(
-    words: Sequence[str], plain: Sequence[str], positional: Sequence[str]
-) -> tuple[Path | None, list[str], dict[str, str]]:
+    words: Sequence[str], plain: Sequence[str], model: type[CommandSettings]
+) -> tuple[Path | None, list[str], dict[str, Any]]:
     """The settings file, the `key=value` words, and the values of positional settings."""
-    rest = list(words)
+    positional, rest = model.positional, list(words)
     path = Path(rest.pop(0)) if rest and rest[0].endswith((".yaml", ".yml")) else None
-    overrides = [word for word in rest if OVERRIDE.match(word)]
-    values = [word for word in rest if not OVERRIDE.match(word)] + list(plain)
+    overrides = [word for word in rest if sets_something(word, model)]
+    values: list[Any] = [word for word in rest if not sets_something(word, model)] + list(plain)
+    if takes_the_rest(model) and len(values) >= len(positional):
+        values[len(positional) - 1 :] = [values[len(positional) - 1 :]]
     if len(values) > len(positional):
         names = " and ".join(name.upper() for name in positional)
         raise ValueError(
@@ -113,6 +120,20 @@ def sort_words(
             "put a text of several words in quotes"
         )
     return path, overrides, dict(zip(positional, values, strict=False))
+
+
+def takes_the_rest(model: type[CommandSettings]) -> bool:
+    """Whether the last positional setting is a list."""
+    last = model.model_fields[model.positional[-1]] if model.positional else None
+    return last is not None and get_origin(last.annotation) in (list, tuple)
+
+
+def sets_something(word: str, model: type[CommandSettings]) -> bool:
+    """Whether a word is KEY=VALUE for a setting, be it misspelt."""
+    if not OVERRIDE.match(word):
+        return False
+    key, known = re.split(r"[.=]", word)[0], members(model)
+    return not takes_the_rest(model) or bool(get_close_matches(key, known))
 
 
 def from_text(model: type[Settings], texts: dict[str, Any]) -> dict[str, Any]:

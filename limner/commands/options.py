@@ -15,7 +15,29 @@ if TYPE_CHECKING:
 COMMAND_DEFAULTS = {"temperature": 0.0}
 
 
-class ModelSettings(CommandSettings):
+class LoadingSettings(CommandSettings):
+    """How models are loaded."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """the number format of the weights; auto is float32 on a CPU and bfloat16 on a GPU"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto is the GPU if there is one"""
+    weights: Literal["auto", "stored", "float", "int8", "int4", "parameters"] = "auto"
+    """what the matrices' numbers become: as the file holds them (stored), floats, rounded to 8 or 4
+    bits, or PyTorch's own parameters; auto is stored where limner's kernels run"""
+    activation_bits: Literal[8, 16] = 16
+    """how activations meet weights of few bits: 16 answers as float activations do, 8 as llama.cpp
+    does, faster with many streams and long prompts"""
+    context: int | None = None
+    """the longest prompt and answer in tokens, if shorter than the model's own; saves memory"""
+    cache_bits: int | None = None
+    """8 keeps what is remembered of texts in a quarter of the memory, and is slower"""
+    draft: str | None = None
+    """who guesses tokens ahead, to be faster with the same answers: lookup (what repeats), heads
+    (the model's own, if it has any), or a smaller model with the same tokens"""
+
+
+class ModelSettings(LoadingSettings):
     """Which model, and how it is loaded."""
 
     positional: ClassVar[tuple[str, ...]] = ("model",)
@@ -23,12 +45,6 @@ class ModelSettings(CommandSettings):
     model: str
     """a name of the catalogue (`limner pull` lists it), a folder, a .gguf file, or OWNER/REPOSITORY
     of the hub"""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """the number format of the weights; auto is float32 on a CPU and bfloat16 on a GPU"""
-    device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto is the GPU if there is one"""
-    context: int | None = None
-    """the longest prompt and answer in tokens, if shorter than the model's own; saves memory"""
 
     def load(self) -> LanguageModel:
         """The model, with a progress bar while it is fetched and read."""
@@ -39,7 +55,11 @@ class ModelSettings(CommandSettings):
                 self.model,
                 dtype=self.dtype,
                 device=self.device,
+                weights=self.weights,
+                activation_bits=self.activation_bits,
                 context=self.context,
+                cache_bits=self.cache_bits,
+                draft=self.draft,
                 progress=progress,
             )
         model.defaults = COMMAND_DEFAULTS | model.defaults

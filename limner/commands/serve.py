@@ -1,4 +1,4 @@
-"""`limner serve`: a model behind the field's HTTP API."""
+"""`limner serve`: models behind the field's HTTP API."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ import json
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from limner.commands.options import ModelSettings
+from limner.commands.options import LoadingSettings
 from limner.commands.terminal import progress_bar, remark
 
 if TYPE_CHECKING:
-    from limner.language_model import LanguageModel
+    from limner.serving.opening import Loaded, Opening
     from limner.serving.server import Server
 
 
-class Command(ModelSettings):
-    """Serve a model to the field's clients over HTTP.
+class Command(LoadingSettings):
+    """Serve models to the field's clients over HTTP.
 
-    The API is OpenAI's: chat, completions, embeddings.
+    The APIs are OpenAI's and Anthropic's: chat, completions, responses, messages, embeddings,
+    ranking. Each MODEL is a name of the catalogue, a folder, a .gguf file, or OWNER/REPOSITORY of
+    the hub, of any kind; NAME=MODEL says what clients call it.
     Listens on this machine only unless told otherwise; any other address needs API keys
     (`limner keys create NAME`). Ctrl-C and SIGTERM let answers under way end first.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("model",)
 
+    model: tuple[str, ...] = ()
+    """models to serve, each MODEL or NAME=MODEL; further ones can be loaded while it runs"""
     name: str | None = None
-    """what clients call the model; if not given its name, or that of its file or folder"""
-    embedder: str | None = None
-    """a sentence encoder to serve beside it, at /v1/embeddings"""
+    """what clients call the model, if it is only one; its name, or that of its file or folder, if
+    not given"""
+    embedder: tuple[str, ...] = ()
+    """models to serve for their vectors, whatever else they can do"""
+    model_folders: tuple[Path, ...] = ()
+    """folders from which models may be loaded while it runs"""
     host: str = "127.0.0.1"
     """the address to listen on"""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -41,40 +48,55 @@ class Command(ModelSettings):
     without_keys: bool = False
     """let everybody in who reaches an address that is not this machine's own"""
     waiting: int = Field(default=256, ge=0)
-    """answers that may wait for their turn; further requests get 429"""
+    """answers that may wait for their turn, a model; further requests get 429"""
+    requests: int | None = Field(default=None, ge=1)
+    """requests answered side by side; further ones get 503"""
+    connections: int | None = Field(default=None, ge=2)
+    """open connections; requests on further ones get 503"""
     body_bytes: int = Field(default=4_000_000, ge=1)
     """the largest body of a request"""
+    body_seconds: float = Field(default=60, gt=0)
+    """how long the body of a request may take to come"""
+    answer_seconds: float | None = Field(default=None, gt=0)
+    """how long the answers to a request may take, waiting included; then they end with an error"""
     drain_seconds: int = Field(default=30, ge=0)
-    """how long answers under way may take when the server is told to stop"""
+    """how long answers under way may take when the server is told to stop, or to unload a model"""
+    log: Literal["json", "text", "off"] = "json"
+    """how each request is written to standard error"""
+    log_texts: bool = False
+    """write what was asked and answered too"""
 
 
 def run(settings: Command) -> None:
     """Serve until told to stop."""
     try:
-        from limner.serving.server import log_to_standard_error
+        from limner.serving.request_log import log_to_standard_error
     except ModuleNotFoundError as error:
         raise ValueError(
             f"limner serve needs {error.name}: pip install 'limner[serve]' brings it"
         ) from None
     server = make_server(settings)
     log_to_standard_error()
-    server.run(lambda address: remark(greeting(address, called(settings.model, settings.name))))
+    names = list(server.loading.models)
+    server.run(lambda address: remark(greeting(address, names)))
 
 
 def make_server(settings: Command) -> Server:
     """The server that the settings ask for. Raises ValueError if they would be unsafe."""
-    from limner.language_model import load_embedder
     from limner.serving.application import Limits
+    from limner.serving.opening import Opening
+    from limner.serving.request_log import RequestLog
     from limner.serving.server import Loading, Server, Serving
 
-    embedders = {}
-    if settings.embedder is not None:
-        load = partial(
-            load_embedder, settings.embedder, dtype=settings.dtype, device=settings.device
-        )
-        embedders[called(settings.embedder)] = load
-    loading = Loading(
-        {called(settings.model, settings.name): partial(load_model, settings)}, embedders
+    opening = Opening(
+        dtype=settings.dtype,
+        device=settings.device,
+        context=settings.context,
+        cache_bits=settings.cache_bits,
+        draft=settings.draft,
+        weights=settings.weights,
+        activation_bits=settings.activation_bits,
+        folders=settings.model_folders,
     )
     serving = Serving(
         host=settings.host,
@@ -82,34 +104,66 @@ def make_server(settings: Command) -> Server:
         require_keys=settings.require_keys,
         without_keys=settings.without_keys,
         drain_seconds=settings.drain_seconds,
-        limits=Limits(body_bytes=settings.body_bytes, waiting=settings.waiting),
+        connections=settings.connections,
+        log=RequestLog(settings.log, settings.log_texts),
+        limits=Limits(
+            body_bytes=settings.body_bytes,
+            waiting=settings.waiting,
+            body_seconds=settings.body_seconds,
+            answer_seconds=settings.answer_seconds,
+            unload_seconds=settings.drain_seconds,
+            requests=settings.requests,
+        ),
     )
-    return Server(loading, serving)
+    models = {
+        name: partial(load, opening, model, as_embedder=as_embedder)
+        for name, (model, as_embedder) in named_models(settings).items()
+    }
+    return Server(Loading(models, opening), serving)
 
 
-def load_model(settings: Command) -> LanguageModel:
-    """The model with its own defaults: clients expect the API's temperature, not a command's."""
-    import limner
+def named_models(settings: Command) -> dict[str, tuple[str, bool]]:
+    """Models by what clients call them, and whether they are served for their vectors only.
+
+    Raises ValueError if two have one name.
+    """
+    from limner.serving.opening import called
+
+    if settings.name is not None and len(settings.model) != 1:
+        raise ValueError(
+            f"name is for one model, and {len(settings.model)} are given: write NAME=MODEL for each"
+        )
+    found: dict[str, tuple[str, bool]] = {}
+    words = [(word, False) for word in settings.model] + [
+        (word, True) for word in settings.embedder
+    ]
+    for word, as_embedder in words:
+        before, separator, after = word.partition("=")
+        model = after if separator else word
+        name = before if separator else called(word)
+        if settings.name is not None and not as_embedder:
+            name = settings.name
+        if name in found:
+            raise ValueError(f"two models are called '{name}': write NAME=MODEL to tell them apart")
+        found[name] = (model, as_embedder)
+    return found
+
+
+def load(opening: Opening, model: str, *, as_embedder: bool) -> Loaded:
+    """The model, with a progress bar and its own defaults: clients expect the API's temperature."""
+    from dataclasses import replace
 
     with progress_bar() as progress:
-        return limner.load(
-            settings.model,
-            dtype=settings.dtype,
-            device=settings.device,
-            context=settings.context,
-            progress=progress,
-        )
+        shown = replace(opening, progress=progress)
+        return shown.open_embedder(model) if as_embedder else shown.open(model)
 
 
-def called(model: str, name: str | None = None) -> str:
-    """What clients call a model."""
-    if name is not None:
-        return name
-    return Path(model).name.removesuffix(".gguf") if Path(model).exists() else model
-
-
-def greeting(address: str, name: str) -> str:
-    """Where the server is, and a line to try it with."""
-    body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]})
+def greeting(address: str, names: list[str]) -> str:
+    """Where the server and its web page are, and a line to try it with."""
+    verb = "are" if len(names) > 1 else "is"
+    said = f"{', '.join(names) or 'no model'} {verb} ready at {address}/v1"
+    if not names:
+        return f"{said}: load one with POST {address}/v1/models/load\n"
+    body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Hello!"}]})
     line = f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d"
-    return f"{name} is ready at {address}/v1\n\n  {line} {shlex.quote(body)}\n"
+    return f"{said}\n\n  In a browser: {address}\n\n  {line} {shlex.quote(body)}\n"

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from limner.inference.constraints import LOST
 from limner.inference.sampler import NOTHING_LEFT
 from limner.inference.sequence import Event
-from limner.serving.engine_thread import AnswerFailedError
+from limner.serving.engine_thread import AnswerFailedError, AnswerTimedOutError
 from limner.serving.errors import ApiError, server_error
 from limner.serving.token_scores import Score
 
@@ -136,7 +137,10 @@ async def chunks(
 def failure(error: AnswerFailedError) -> ApiError:
     """Whose mistake it was that an answer broke off."""
     message = f"the answer broke off: {error}"
-    return ApiError(400, message) if str(error) == NOTHING_LEFT else server_error(message)
+    if isinstance(error, AnswerTimedOutError):
+        return ApiError(504, message, kind="server_error", code="timeout")
+    asked_too_much = str(error).startswith((NOTHING_LEFT, LOST))
+    return ApiError(400, message) if asked_too_much else server_error(message)
 
 
 async def ended_at_once(count: int) -> Events:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
-from limner.serving import chat, completions, embeddings
-from limner.serving.answering import Envelope, Json, Shape, chunks, ended_at_once, whole
-from limner.serving.engine_thread import Submission
-from limner.serving.errors import ApiError, server_error, wrong_body
+from limner.serving import (
+    administration,
+    chat,
+    completions,
+    embeddings,
+    messages,
+    ranking,
+    replies,
+    responses,
+    turn_replies,
+)
+from limner.serving.account import account
+from limner.serving.answering import Envelope, Shape, chunks, ended_at_once, failure, whole
+from limner.serving.engine_thread import AnswerFailedError, Submission
+from limner.serving.errors import ApiError, error_body, server_error
 from limner.serving.event_stream import EventStream, cancelled_on_disconnect
+from limner.serving.message_requests import CountRequest, MessageRequest
 from limner.serving.metrics import Metrics
+from limner.serving.opening import Opening
+from limner.serving.page import add_page
+from limner.serving.reading import as_json, read_body, registry_of
 from limner.serving.requests import (
-    Body,
     ChatRequest,
     CompletionRequest,
     DetokenizeRequest,
@@ -30,10 +42,11 @@ from limner.serving.requests import (
     SamplingBody,
     TokenizeRequest,
 )
-from limner.serving.served import Registry, Served, ServedModel
+from limner.serving.response_requests import ResponseRequest
+from limner.serving.response_store import ResponseStore
+from limner.serving.routing import Route, add_routes
+from limner.serving.served import Registry, ServedModel
 from limner.serving.token_scores import Score
-
-AnyBody = TypeVar("AnyBody", bound=Body)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -48,6 +61,14 @@ class Limits:
     """Bytes of a request's body."""
     waiting: int = 256
     """Answers that may wait, beside those that are computed."""
+    body_seconds: float = 60
+    """How long a request's body may take to come."""
+    answer_seconds: float | None = None
+    """How long a request's answers may take, queueing included; None: for ever."""
+    unload_seconds: float = 30
+    """How long answers under way may take when their model is unloaded."""
+    requests: int | None = None
+    """Requests answered side by side; None: as many as come."""
 
 
 def create_application(
@@ -56,6 +77,8 @@ def create_application(
     *,
     lifespan: Lifespan | None = None,
     limits: Limits | None = None,
+    opening: Opening | None = None,
+    store: ResponseStore | None = None,
 ) -> FastAPI:
     """The API over what is in `registry`.
 
@@ -64,66 +87,23 @@ def create_application(
         metrics: where measurements go.
         lifespan: what happens before the first and after the last request.
         limits: what a request may ask for.
+        opening: how models are opened while the server runs.
+        store: where responses are kept; the user's data folder if not given.
     """
     # The pages of documentation that FastAPI makes load scripts from other people's servers.
     application = FastAPI(title="limner", docs_url=None, redoc_url=None, lifespan=lifespan)
     application.state.registry, application.state.metrics = registry, metrics
-    application.state.limits = limits or Limits()
-    for path, route, body in POSTS:
-        application.post(path, openapi_extra=_documented(body))(route)
-    for path, asked in GETS:
-        application.get(path)(asked)
-    _describe(application)
+    application.state.limits, application.state.opening = limits or Limits(), opening or Opening()
+    application.state.loading, application.state.responses = (
+        asyncio.Lock(),
+        store or ResponseStore(),
+    )
+    add_routes(application, ROUTES)
+    add_page(application)
     application.add_exception_handler(ApiError, _refused)
     application.add_exception_handler(HTTPException, _no_such_route)
     application.add_exception_handler(Exception, _failed)
     return application
-
-
-def _documented(body: type[Body]) -> dict[str, Any]:
-    """The body in the API's own description; it is read here and not by FastAPI, which says 422."""
-    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _describe(application: FastAPI) -> None:
-    """Complete the description that /openapi.json gives."""
-    description = application.openapi()
-    bodies: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (body, "validation") for _, _, body in POSTS
-    ]
-    _, schemas = models_json_schema(bodies, ref_template="#/components/schemas/{model}")
-    description["components"] = {"schemas": schemas["$defs"]}
-    for path in description["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
-
-
-# Reading a request
-
-
-async def read_body(request: Request, model: type[AnyBody]) -> AnyBody:
-    """The body of a request. Raises ApiError: 415, 413 or 400."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        # what a form of some web page could send without asking is never accepted
-        raise ApiError(415, f"the body must be application/json, not {kind[:100] or 'untyped'}")
-    most = request.app.state.limits.body_bytes
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > most:
-            raise ApiError(413, f"the body has more than the {most} bytes that are taken")
-        pieces.append(piece)
-    try:
-        return model.model_validate_json(b"".join(pieces))
-    except ValidationError as error:
-        raise wrong_body(model, error) from None
-
-
-def _registry(request: Request) -> Registry:
-    registry: Registry = request.app.state.registry
-    return registry
 
 
 # Generating
@@ -132,7 +112,7 @@ def _registry(request: Request) -> Registry:
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
     body = await read_body(request, ChatRequest)
-    served = _registry(request).model(body.model)
+    served = registry_of(request).model(body.model)
 
     def prepare() -> list[Submission]:
         submissions = chat.submissions(served.model, body)
@@ -140,10 +120,7 @@ async def chat_completions(request: Request) -> Response:
         return submissions
 
     submissions = await served.prepare(body, "messages", prepare)
-    prompt_tokens = len(submissions[0].tokens)
-    shape = chat.ChatShape(
-        served.model.tokenizer, prompt_tokens, len(submissions), bool(body.logprobs)
-    )
+    shape = chat.ChatShape(served.model.tokenizer, body, len(submissions[0].tokens))
     return await _respond(
         request, body, served, shape, submissions, Envelope.of(served.name, "chat.completion")
     )
@@ -152,7 +129,7 @@ async def chat_completions(request: Request) -> Response:
 async def text_completions(request: Request) -> Response:
     """Continue texts."""
     body = await read_body(request, CompletionRequest)
-    served = _registry(request).model(body.model)
+    served = registry_of(request).model(body.model)
 
     def prepare() -> tuple[list[completions.Prompt], list[Submission]]:
         given = completions.prompts(served.model, body)
@@ -161,6 +138,9 @@ async def text_completions(request: Request) -> Response:
         return given, submissions
 
     given, submissions = await served.prepare(body, "prompt", prepare)
+    if body.max_tokens == 0:  # otherwise they are charged with what is generated
+        read = sum(len(prompt.tokens) for prompt in given)
+        account(request).read(served.name, read)
     scores = await _prompt_scores(request, body, served, given)
     shape = completions.CompletionShape(body, given, scores, served.model.tokenizer)
     wanted = [] if body.max_tokens == 0 else submissions
@@ -180,9 +160,14 @@ async def _prompt_scores(
         return []
     scores: list[list[Score]] = []
     for prompt in given:
-        if await request.is_disconnected():
-            raise ApiError(499, "the client went away")
-        scores.append(await served.score(prompt.tokens, body.logprobs))
+        scoring = asyncio.ensure_future(served.score(prompt.tokens, body.logprobs))
+        async with cancelled_on_disconnect(request.receive, scoring.cancel):
+            try:
+                scores.append(await scoring)
+            except asyncio.CancelledError:
+                raise ApiError(499, "the client went away") from None
+            except AnswerFailedError as error:
+                raise failure(error) from None
     return scores
 
 
@@ -196,7 +181,7 @@ async def _respond(
 ) -> Response:
     """The response, whole or as a stream, of which nothing goes on when its reader is gone."""
     if submissions:
-        answers = served.submit(submissions, shape.prompt_tokens)
+        answers = served.submit(submissions, shape.prompt_tokens, account(request))
         events, cancel = aiter(answers), answers.cancel
     else:
         events, cancel = ended_at_once(shape.count), lambda: None
@@ -204,11 +189,7 @@ async def _respond(
     if body.stream:
         return EventStream(chunks(events, described, envelope, body.wants_usage), cancel)
     async with cancelled_on_disconnect(request.receive, cancel):
-        return _json(await whole(events, shape.count, described, envelope))
-
-
-def _json(content: Any) -> Response:
-    return JSONResponse(content)
+        return as_json(await whole(events, shape.count, described, envelope))
 
 
 # Tokens and vectors
@@ -217,7 +198,7 @@ def _json(content: Any) -> Response:
 async def tokenize(request: Request) -> Response:
     """Token ids of a text, or of messages through the chat template."""
     body = await read_body(request, TokenizeRequest)
-    served = _registry(request).model(body.model)
+    served = registry_of(request).model(body.model)
     tokenizer = served.model.tokenizer
 
     def prepare() -> list[int]:
@@ -227,13 +208,13 @@ async def tokenize(request: Request) -> Response:
 
     tokens = await served.prepare(body, "prompt" if body.messages is None else "messages", prepare)
     longest = served.model.context
-    return _json({"tokens": tokens, "count": len(tokens), "max_model_len": longest})
+    return as_json({"tokens": tokens, "count": len(tokens), "max_model_len": longest})
 
 
 async def detokenize(request: Request) -> Response:
     """The text of token ids, special tokens as the vocabulary spells them."""
     body = await read_body(request, DetokenizeRequest)
-    served = _registry(request).model(body.model)
+    served = registry_of(request).model(body.model)
     tokenizer = served.model.tokenizer
 
     def prepare() -> str:
@@ -242,15 +223,18 @@ async def detokenize(request: Request) -> Response:
                 raise ValueError(f"tokens holds {token}, which is no token of '{served.name}'")
         return tokenizer.decode(body.tokens, skip_special_tokens=False)
 
-    return _json({"prompt": await served.prepare(body, "tokens", prepare)})
+    return as_json({"prompt": await served.prepare(body, "tokens", prepare)})
 
 
 async def embed(request: Request) -> Response:
     """A vector for each text."""
     body = await read_body(request, EmbeddingRequest)
-    served = _registry(request).embedder(body.model)
-    prepare = partial(embeddings.response, served.embedder, served.name, body)
-    return _json(await served.prepare(body, "input", prepare))
+    served = registry_of(request).embedder(body.model)
+    prepare = partial(embeddings.tokens_of, served.embedder, served.name, body)
+    tokens = await served.prepare(body, "input", prepare)
+    account(request).read(served.name, sum(map(len, tokens)))
+    compute = partial(embeddings.response, served.embedder, served.name, body, tokens)
+    return as_json(await served.prepare(body, "input", compute))
 
 
 # What is there, and how it is
@@ -258,30 +242,24 @@ async def embed(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     """What is served."""
-    served = _registry(request).served.values()
-    return _json({"object": "list", "data": [_described(one) for one in served]})
+    served = registry_of(request).served.values()
+    return as_json({"object": "list", "data": [replies.describe(one) for one in served]})
 
 
 async def model(request: Request, name: str) -> Response:
     """One of those."""
-    return _json(_described(_registry(request).any(name)))
-
-
-def _described(served: Served) -> Json:
-    return {
-        "id": served.name, "object": "model", "created": served.created, "owned_by": "limner",
-    }  # fmt: skip
+    return as_json(replies.describe(registry_of(request).any(name)))
 
 
 async def health() -> Response:
     """The process is alive."""
-    return _json({"status": "ok"})
+    return as_json({"status": "ok"})
 
 
 async def ready(request: Request) -> Response:
     """Requests can be answered; 503 until then."""
-    if _registry(request).ready:
-        return _json({"status": "ready"})
+    if registry_of(request).ready:
+        return as_json({"status": "ready"})
     return JSONResponse({"status": "loading"}, 503)
 
 
@@ -291,38 +269,74 @@ async def measurements(request: Request) -> Response:
     return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-POSTS: list[tuple[str, Callable[..., Any], type[Body]]] = [
-    ("/v1/chat/completions", chat_completions, ChatRequest),
-    ("/v1/completions", text_completions, CompletionRequest),
-    ("/v1/embeddings", embed, EmbeddingRequest),
-    ("/tokenize", tokenize, TokenizeRequest),
-    ("/detokenize", detokenize, DetokenizeRequest),
-]
-
-GETS: list[tuple[str, Callable[..., Any]]] = [
-    ("/v1/models", models),
-    ("/v1/models/{name:path}", model),
-    ("/health", health),
-    ("/ready", ready),
-    ("/metrics", measurements),
-]
+ROUTES = [
+    Route(
+        "POST", "/v1/chat/completions", chat_completions, ChatRequest, replies.ChatReply,
+        stream=True,
+    ),
+    Route(
+        "POST", "/v1/completions", text_completions, CompletionRequest, replies.TextReply,
+        stream=True,
+    ),
+    Route("POST", "/v1/embeddings", embed, EmbeddingRequest, replies.EmbeddingReply),
+    Route("POST", "/tokenize", tokenize, TokenizeRequest, replies.TokenizeReply),
+    Route("POST", "/detokenize", detokenize, DetokenizeRequest, replies.DetokenizeReply),
+    Route(
+        "POST", "/v1/responses", responses.create_response, ResponseRequest,
+        turn_replies.ResponseReply, stream=True,
+    ),
+    Route(
+        "GET", "/v1/responses/{response}", responses.get_response,
+        reply=turn_replies.ResponseReply,
+    ),
+    Route("DELETE", "/v1/responses/{response}", responses.delete_response, reply=replies.Deleted),
+    Route(
+        "GET", "/v1/responses/{response}/input_items", responses.get_input_items,
+        reply=turn_replies.ItemsReply,
+    ),
+    Route(
+        "POST", "/v1/messages", messages.create_message, MessageRequest, turn_replies.MessageReply,
+        turn_replies.MessageErrorReply, stream=True,
+    ),
+    Route(
+        "POST", "/v1/messages/count_tokens", messages.count_tokens, CountRequest,
+        turn_replies.CountReply, turn_replies.MessageErrorReply,
+    ),
+    Route("POST", "/v1/score", ranking.score, ranking.ScoreRequest, replies.ScoreReply),
+    Route("POST", "/v1/rerank", ranking.rerank, ranking.RerankRequest, replies.RerankReply),
+    Route("POST", "/v2/rerank", ranking.rerank, ranking.RerankRequest, replies.RerankReply),
+    Route(
+        "POST", "/v1/models/load", administration.load_model, administration.LoadRequest,
+        replies.ModelReply,
+    ),
+    Route("GET", "/v1/models", models, reply=replies.ModelsReply),
+    Route("GET", "/v1/models/{name:path}", model, reply=replies.ModelReply),
+    Route("DELETE", "/v1/models/{name:path}", administration.unload_model, reply=replies.Deleted),
+    Route("GET", "/health", health, reply=replies.Status),
+    Route("GET", "/ready", ready, reply=replies.Status),
+    Route("GET", "/metrics", measurements, text=True),
+]  # fmt: skip
 
 
 # Errors
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+def _say(request: Request, error: ApiError) -> Response:
+    body = error_body(request.url.path, error, request.state.request_id)
+    return JSONResponse(body, error.status, error.headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body, error.status, error.headers)
+    return _say(request, error)
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{error.detail}: {request.method} {request.url.path[:200]}"
-    return JSONResponse(ApiError(error.status_code, message).body, error.status_code, error.headers)
+    return _say(request, ApiError(error.status_code, message, headers=error.headers))
 
 
 async def _failed(request: Request, _: Exception) -> Response:
     name = request.state.request_id
-    refusal = server_error(f"the server failed; its log says why, under {name}")
-    return JSONResponse(refusal.body, refusal.status)
+    return _say(request, server_error(f"the server failed; its log says why, under {name}"))

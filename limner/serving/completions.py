@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from limner.inference.admission import check_prompt
 from limner.inference.sequence import Event
 from limner.language_model import LanguageModel
 from limner.serving.answering import Json, Written, reason, scores_of
 from limner.serving.engine_thread import Submission
+from limner.serving.forms import constraint_of
+from limner.serving.infill import ends, infill
 from limner.serving.requests import CompletionRequest
 from limner.serving.token_scores import CompletionScores, Score
 from limner.tokenizers import Tokenizer
@@ -28,21 +30,40 @@ def prompts(model: LanguageModel, body: CompletionRequest) -> list[Prompt]:
     vocabulary = model.config.vocabulary
     given: list[Prompt] = []
     for prompt in body.prompt:
-        if isinstance(prompt, str):
+        if body.suffix:
+            given.append(Prompt("", infill(model.tokenizer, prompt, body.suffix)))
+        elif isinstance(prompt, str):
             given.append(Prompt(prompt, model.encode(prompt)))
         else:
             tokens = check_prompt(prompt, vocabulary)
             given.append(Prompt(model.tokenizer.decode(tokens), tokens))
-    return given
+    most = body.truncate_prompt_tokens
+    return given if most is None else [_shortened(model, prompt, most) for prompt in given]
+
+
+def _shortened(model: LanguageModel, prompt: Prompt, most: int) -> Prompt:
+    """A prompt without its beginning, so that it has at most `most` tokens."""
+    if len(prompt.tokens) <= most:
+        return prompt
+    tokens = prompt.tokens[-most:]
+    return Prompt(model.tokenizer.decode(tokens), tokens)
 
 
 def submissions(
     model: LanguageModel, body: CompletionRequest, given: Sequence[Prompt]
 ) -> list[Submission]:
     """What is to be generated: the answers to the first prompt, then to the second ..."""
-    sampling = model.sampling(**body.options())
+    sampling, form = model.sampling(**body.options()), body.form()
+    if body.suffix:
+        stops = (*sampling.stop_tokens, *ends(model.tokenizer))
+        sampling = replace(sampling, stop_tokens=stops)
     return [
-        Submission(prompt.tokens, sampling, sample)
+        Submission(
+            prompt.tokens,
+            sampling,
+            sample,
+            constraint=constraint_of(model, form, body.form_field, sampling),
+        )
         for prompt in given
         for sample in range(body.answers)
     ]

@@ -6,6 +6,7 @@ P width of the vectors.
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,19 @@ from limner.language_model import Embedder
 from limner.serving.requests import EmbeddingRequest
 
 
-def response(embedder: Embedder, name: str, body: EmbeddingRequest) -> dict[str, Any]:
-    """The vectors of a request's texts. Raises ValueError for a text that does not fit."""
+def tokens_of(embedder: Embedder, name: str, body: EmbeddingRequest) -> list[list[int]]:
+    """The token ids of a request's texts. Raises ValueError for what does not fit."""
     width = embedder.network.width
     if body.dimensions is not None and body.dimensions != width:
         raise ValueError(f"dimensions is {body.dimensions}, but '{name}' has {width}")
-    tokens = [_checked(embedder, name, number, given) for number, given in enumerate(body.input, 1)]
+    most = body.truncate_prompt_tokens
+    return [encoded(embedder, name, *one, most) for one in enumerate(body.input, 1)]
+
+
+def response(
+    embedder: Embedder, name: str, body: EmbeddingRequest, tokens: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    """The vectors of a request's texts, given as token ids."""
     vectors = embedder.embed_tokens(tokens).float().cpu().numpy()  # (texts, P)
     packed = body.encoding_format == "base64"
     data = [
@@ -40,9 +48,12 @@ def written(vector: NDArray[np.float32], packed: bool) -> list[float] | str:
     return numbers
 
 
-def _checked(embedder: Embedder, name: str, number: int, given: str | list[int]) -> list[int]:
-    """The token ids of one input, the network's to take."""
+def encoded(
+    embedder: Embedder, name: str, number: int, given: str | list[int], most: int | None
+) -> list[int]:
+    """The token ids of one input, the network's to take, shortened to `most` if that is given."""
     ids = embedder.tokenizer.encode(given) if isinstance(given, str) else given
+    ids = ids if most is None else embedder.shortened(ids, most)
     if not 0 < len(ids) <= embedder.longest:
         raise ValueError(
             f"input {number} has {len(ids)} tokens, but '{name}' takes from 1 to {embedder.longest}"

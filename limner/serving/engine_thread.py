@@ -11,11 +11,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from limner.inference.constraints import Constraint
 from limner.inference.engine import Engine
 from limner.inference.sampling import Sampling
 from limner.inference.sequence import Event
@@ -24,6 +26,7 @@ from limner.inference.stopping import TextDecoder
 
 Result = TypeVar("Result")
 Order = Callable[[], None]
+Pieces = Generator[None, None, Result]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,10 @@ class Submission:
     tokens: list[int]
     sampling: Sampling
     sample: int = 0
+    constraint: Constraint | None = None
+    """What holds the answer to a form."""
+    decoder: TextDecoder | None = None
+    """Makes the answer's text; None: the model's plain one."""
 
 
 class QueueFullError(Exception):
@@ -43,6 +50,10 @@ class QueueFullError(Exception):
 
 class AnswerFailedError(Exception):
     """The engine could not go on with an answer; the message is one line."""
+
+
+class AnswerTimedOutError(AnswerFailedError):
+    """An answer took longer than the server lets one take."""
 
 
 class Observer(Protocol):
@@ -64,22 +75,43 @@ class Answers:
     cancelled ends with an event too. Raises AnswerFailedError if one cannot go on.
     """
 
-    def __init__(self, count: int, cancel: Callable[[Answers], None], observer: Observer) -> None:
+    def __init__(
+        self,
+        count: int,
+        cancel: Callable[[Answers], None],
+        observer: Observer,
+        *,
+        on_token: Callable[[], None],
+        most_seconds: float | None,
+    ) -> None:
         self.count = self.unfinished = count
+        self._on_token, self._most_seconds = on_token, most_seconds
         self.sequences: list[EngineSequence] = []  # the engine thread's own
         self._cancel, self._observer = cancel, observer
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._latest: list[float | None] = [None] * count
         self._submitted = time.perf_counter()
+        now = asyncio.get_running_loop().time()
+        self._deadline = None if most_seconds is None else now + most_seconds
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
         left = self.count
         while left:
-            index, event = await self._events.get()
+            index, event = await self._next()
             left -= event.finish_reason is not None
             if event.finish_reason == "error":
                 raise AnswerFailedError(event.error)
             yield index, event
+
+    async def _next(self) -> tuple[int, Event]:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._events.get()
+        except TimeoutError:
+            self.cancel()
+            raise AnswerTimedOutError(
+                f"it took longer than the {self._most_seconds:g} seconds that this server gives it"
+            ) from None
 
     def cancel(self) -> None:
         """End what is unfinished, and free its rows before the engine's next step."""
@@ -91,6 +123,7 @@ class Answers:
         self.unfinished -= event.finish_reason is not None
         if event.token is not None:
             self._measure(index)
+            self._on_token()
         self._events.put_nowait((index, event))
 
     def _measure(self, index: int) -> None:
@@ -110,6 +143,7 @@ class EngineThread:
         new_decoder: makes the decoder of one answer.
         most_waiting: answers that may wait for a row; more are refused with QueueFullError.
         observer: told how long tokens took.
+        most_seconds: how long a request's answers may take, queueing included; None: for ever.
 
     Make it, and call it, on one asyncio loop. An error in a step ends the answers that were in
     that step, each with an event that says so; the thread goes on with the others.
@@ -122,13 +156,16 @@ class EngineThread:
         *,
         most_waiting: int,
         observer: Observer,
+        most_seconds: float | None = None,
     ) -> None:
         self.engine, self.new_decoder, self.observer = engine, new_decoder, observer
+        self.most_seconds = most_seconds
         self.capacity = engine.scheduler.rows + most_waiting
         self.unfinished = 0
         self._loop = asyncio.get_running_loop()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._places: dict[int, tuple[Answers, int]] = {}
+        self._jobs: deque[tuple[Pieces[Any], asyncio.Future[Any]]] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="limner-engine", daemon=True)
         self._thread.start()
@@ -140,8 +177,10 @@ class EngineThread:
         """Answers that have a row."""
         return sum(sequence.row is not None for sequence in self.engine.scheduler.sequences)
 
-    def submit(self, submissions: Sequence[Submission]) -> Answers:
-        """Queue the answers to one request, all or none.
+    def submit(
+        self, submissions: Sequence[Submission], on_token: Callable[[], None] = lambda: None
+    ) -> Answers:
+        """Queue the answers to one request, all or none; `on_token` is called for each token.
 
         The caller has checked them as the engine does. Raises QueueFullError, and ValueError if
         they are more than would ever fit.
@@ -155,7 +194,9 @@ class EngineThread:
         if self.unfinished + count > self.capacity:
             raise QueueFullError
         self.unfinished += count
-        answers = Answers(count, self._cancel, self.observer)
+        answers = Answers(
+            count, self._cancel, self.observer, on_token=on_token, most_seconds=self.most_seconds
+        )
         self._orders.put(partial(self._admit, list(submissions), answers))
         return answers
 
@@ -165,9 +206,18 @@ class EngineThread:
         self._orders.put(partial(self._call, function, done))
         return await done
 
-    async def stop(self) -> None:
-        """Cancel what is unfinished and end the thread."""
-        self._orders.put(self._stop)
+    async def call_in_pieces(self, pieces: Pieces[Result]) -> Result:
+        """What a generator returns; it runs from one `yield` to the next between two steps.
+
+        So answers under way go on while something long is computed. Dropped if the caller is.
+        """
+        done: asyncio.Future[Result] = self._loop.create_future()
+        self._orders.put(partial(self._jobs.append, (pieces, done)))
+        return await done
+
+    async def stop(self, why: str) -> None:
+        """End what is unfinished with an error that says why, and end the thread."""
+        self._orders.put(partial(self._stop, why))
         await asyncio.to_thread(self._thread.join)
 
     def _cancel(self, answers: Answers) -> None:
@@ -185,10 +235,26 @@ class EngineThread:
             self._take_orders()
             if self.engine.busy:
                 self._step()
+            if self._jobs:
+                self._advance()
+
+    def _advance(self) -> None:
+        """Compute a piece of the longest waiting job."""
+        pieces, done = self._jobs.popleft()
+        if done.cancelled():
+            return
+        try:
+            next(pieces)
+        except StopIteration as end:
+            self._settle(done, end.value, None)
+        except Exception as error:  # the caller's to deal with, on its own side
+            self._settle(done, None, error)
+        else:
+            self._jobs.appendleft((pieces, done))  # one after another: each may take much memory
 
     def _take_orders(self) -> None:
         """Carry out what is asked for; with nothing else to do, wait for it."""
-        if not self.engine.busy:
+        if not self.engine.busy and not self._jobs:
             self._orders.get()()
         while True:
             try:
@@ -212,18 +278,24 @@ class EngineThread:
         return [sequence.finish("error", error) for sequence in running if not sequence.finished]
 
     def _admit(self, submissions: list[Submission], answers: Answers) -> None:
+        beside: EngineSequence | None = None
         for index, submission in enumerate(submissions):
+            if index and submission.tokens != submissions[index - 1].tokens:
+                beside = None  # another prompt
             try:
                 sequence = self.engine.submit(
                     submission.tokens,
                     submission.sampling,
                     sample=submission.sample,
-                    decoder=self.new_decoder(),
+                    decoder=submission.decoder or self.new_decoder(),
+                    constraint=submission.constraint,
+                    beside=beside,
                 )
             except ValueError as error:
                 event = Event(-1, finish_reason="error", error=str(error))
                 self._hand_over([(answers, index, event)])
                 continue
+            beside = beside or sequence
             answers.sequences.append(sequence)
             self._places[sequence.id] = answers, index
 
@@ -232,7 +304,14 @@ class EngineThread:
             self.engine.cancel(sequence)
 
     def _call(self, function: Callable[[], Any], done: asyncio.Future[Any]) -> None:
-        def settle(result: Any, error: Exception | None) -> None:
+        try:
+            result, error = function(), None
+        except Exception as raised:  # the caller's to deal with, on its own side
+            result, error = None, raised
+        self._settle(done, result, error)
+
+    def _settle(self, done: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+        def settle() -> None:
             if done.cancelled():
                 return
             if error is None:
@@ -240,18 +319,22 @@ class EngineThread:
             else:
                 done.set_exception(error)
 
-        try:
-            result, error = function(), None
-        except Exception as raised:  # the caller's to deal with, on its own side
-            result, error = None, raised
-        self._loop.call_soon_threadsafe(settle, result, error)
+        self._loop.call_soon_threadsafe(settle)
 
-    def _stop(self) -> None:
+    def _stop(self, why: str) -> None:
         self._stopping = True
-        unfinished = [s for s in self.engine.scheduler.sequences if not s.finished]
-        for sequence in unfinished:
+        for sequence in [s for s in self.engine.scheduler.sequences if not s.finished]:
             self.engine.cancel(sequence)
-        self._report([sequence.events[-1] for sequence in unfinished])
+        self._hand_over(
+            [
+                (answers, index, Event(number, finish_reason="error", error=why))
+                for number, (answers, index) in self._places.items()
+            ]
+        )
+        self._places.clear()
+        for _, done in self._jobs:
+            self._settle(done, None, AnswerFailedError(why))
+        self._jobs.clear()
 
     def _report(self, events: Sequence[Event]) -> None:
         reports = []

@@ -40,6 +40,23 @@ class ApiError(Exception):
         return {"error": error}
 
 
+#: How Anthropic's clients call errors, by status; every other 4xx is an invalid_request_error.
+ANTHROPIC_KINDS = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
+    504: "timeout_error",
+}  # fmt: skip
+
+
+def error_body(path: str, error: ApiError, request_id: str) -> dict[str, Any]:
+    """The body that says `error`, in the form that the clients of a path read."""
+    if not path.startswith("/v1/messages"):
+        return error.body
+    kind = "api_error" if error.status >= 500 else "invalid_request_error"
+    told = {"type": ANTHROPIC_KINDS.get(error.status, kind), "message": error.message}
+    return {"type": "error", "error": told, "request_id": request_id}
+
+
 def server_error(message: str) -> ApiError:
     """An error that is not the client's."""
     return ApiError(500, message, kind="server_error")
@@ -48,7 +65,9 @@ def server_error(message: str) -> ApiError:
 def wrong_body(model: type[BaseModel], error: ValidationError) -> ApiError:
     """What is wrong with a request's body, in one line that names the field and the value."""
     details = error.errors(include_url=False, include_context=False)
-    first = details[0]
+    # of a field with several forms, the one that was meant says most
+    known = (detail for detail in details if detail["type"] == "unsupported_parameter")
+    first = next(known, details[0])
     param = str(first["loc"][0]) if first["loc"] else None
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is no JSON that can be read: {first['msg']}")

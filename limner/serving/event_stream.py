@@ -17,7 +17,7 @@ HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 @asynccontextmanager
 async def cancelled_on_disconnect(
-    receive: Receive, cancel: Callable[[], None]
+    receive: Receive, cancel: Callable[[], object]
 ) -> AsyncIterator[None]:
     """Call `cancel` when the client goes away, and when the block is left for whatever reason."""
     watcher = asyncio.create_task(_wait_for_disconnect(receive, cancel))
@@ -28,32 +28,36 @@ async def cancelled_on_disconnect(
         cancel()
 
 
-async def _wait_for_disconnect(receive: Receive, cancel: Callable[[], None]) -> None:
+async def _wait_for_disconnect(receive: Receive, cancel: Callable[[], object]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     cancel()
 
 
-def event(data: Any) -> bytes:
-    """One event."""
+def event(data: Any, *, named: bool = False) -> bytes:
+    """One event; `named` says its type in a line of its own."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"data: {text}\n\n".encode()
+    name = f"event: {data['type']}\n" if named else ""
+    return f"{name}data: {text}\n\n".encode()
 
 
 class EventStream(Response):
-    """A response of server-sent events, ending with `[DONE]`.
+    """A response of server-sent events.
 
     Args:
         parts: the JSON of each event.
         cancel: called when the client goes away before the end.
+        named: the events have names, and the last of them is the end; otherwise `[DONE]` is.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, parts: AsyncIterator[Any], cancel: Callable[[], None]) -> None:
+    def __init__(
+        self, parts: AsyncIterator[Any], cancel: Callable[[], object], *, named: bool = False
+    ) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
-        self.parts, self.cancel = parts, cancel
+        self.parts, self.cancel, self.named = parts, cancel, named
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events as they come."""
@@ -61,5 +65,7 @@ class EventStream(Response):
             start = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **start})
             async for part in self.parts:
-                await send({"type": "http.response.body", "body": event(part), "more_body": True})
-            await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+                body = event(part, named=self.named)
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            last = b"" if self.named else b"data: [DONE]\n\n"
+            await send({"type": "http.response.body", "body": last})

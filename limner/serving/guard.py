@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import ipaddress
 import secrets
 import time
 from collections.abc import Collection
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limner.serving.errors import ApiError
-from limner.serving.keys import KeyStore
+from limner.serving.account import Account
+from limner.serving.errors import ApiError, error_body
+from limner.serving.keys import Key, KeyStore
 from limner.serving.metrics import Metrics
+from limner.serving.rates import Rates
+from limner.serving.request_log import RequestLog
 
-#: A line of JSON for each request: never its text, nor the answer's.
-requests_log = logging.getLogger("limner.serving.requests")
+#: For load balancers, which have no key, and the web page, where one is typed in; they tell nothing
+#: but whether the server is up.
+OPEN_PATHS = frozenset({"/health", "/ready", "/"})
+OPEN_FOLDER = "/assets/"
 
-#: For load balancers, which have no key; they tell nothing but whether the server is up.
-OPEN_PATHS = frozenset({"/health", "/ready"})
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Guard:
@@ -33,6 +43,8 @@ class Guard:
         hosts: values of the Host header that are answered; None answers all. On loopback they keep
             out a web page whose name was made to point here (DNS rebinding).
         metrics: counts requests.
+        log: writes a line for each request.
+        most: requests answered side by side; further ones get 503. None: as many as come.
     """
 
     def __init__(
@@ -42,8 +54,12 @@ class Guard:
         keys: KeyStore | None,
         hosts: Collection[str] | None,
         metrics: Metrics,
+        log: RequestLog | None = None,
+        most: int | None = None,
     ) -> None:
         self.application, self.keys, self.hosts, self.metrics = application, keys, hosts, metrics
+        self.log, self.most = log or RequestLog(), most
+        self._rates, self._open = Rates(), 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or say why not."""
@@ -51,32 +67,52 @@ class Guard:
             await self.application(scope, receive, send)
             return
         record = _Record(scope, send)
+        heard = self.log.listen(receive, record.send)
+        self._open += 1
         try:
-            record.key = self._admit(scope)
-            await self.application(scope, receive, record.send)
+            self._admit(scope, record.account)
+            await self.application(scope, heard.receive, heard.send)
         except ApiError as error:
-            response = JSONResponse(error.body, error.status, error.headers)
+            body = error_body(scope["path"], error, record.id)
+            response = JSONResponse(body, error.status, error.headers)
             await response(scope, receive, record.send)
         finally:
-            record.write(self.metrics)
+            self._open -= 1
+            self.log.write(record.facts() | heard.texts())
+            record.count(self.metrics)
 
-    def _admit(self, scope: Scope) -> str | None:
-        """The name of the key that was given, if one is needed. Raises ApiError: 401 or 421."""
+    def _admit(self, scope: Scope, account: Account) -> None:
+        """Find out whose request it is. Raises ApiError: 401, 421, 429 or 503."""
         headers = Headers(scope=scope)
         if self.hosts is not None and _name(headers.get("host", "")) not in self.hosts:
             raise ApiError(
                 421, "this server answers to its own address only, such as http://127.0.0.1"
             )
-        if self.keys is None or scope["path"] in OPEN_PATHS:
-            return None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        owner = self.keys.owner(given.strip()) if scheme.lower() == "bearer" else None
-        if owner is None:
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER):
+            return
+        if self.keys is not None:
+            account.key = _owner(self.keys, headers)
+            account.allowance = self._rates.of(account.key)
+            account.allowance.begin()
+        if self.most is not None and self._open > self.most:
             raise ApiError(
-                401, "a valid API key is needed: send it as 'Authorization: Bearer KEY'",
-                code="invalid_api_key", headers={"www-authenticate": "Bearer"},
+                503, f"{self.most} requests are being answered, which is all this server takes",
+                kind="server_error", code="overloaded", headers={"retry-after": "1"},
             )  # fmt: skip
-        return owner
+
+
+def _owner(keys: KeyStore, headers: Headers) -> Key:
+    """Whose key was given, as OpenAI's clients or as Anthropic's send it. Raises ApiError: 401."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        given = headers.get("x-api-key", "")
+    owner = keys.find(given.strip())
+    if owner is None:
+        raise ApiError(
+            401, "a valid API key is needed: send it as 'Authorization: Bearer KEY'",
+            code="invalid_api_key", headers={"www-authenticate": "Bearer"},
+        )  # fmt: skip
+    return owner
 
 
 class _Record:
@@ -86,30 +122,38 @@ class _Record:
         self.scope, self._send = scope, send
         self.id, self.started = f"req_{secrets.token_hex(12)}", time.perf_counter()
         self.status = 500
-        self.key: str | None = None
-        scope.setdefault("state", {})["request_id"] = self.id
+        self.account = Account()
+        scope.setdefault("state", {}).update(request_id=self.id, account=self.account)
 
     async def send(self, message: Message) -> None:
-        """Pass a message on; the response's first one gets the request's id."""
+        """Pass a message on; the response's first one gets the request's id and what is left."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["x-request-id"] = self.id
+            headers = MutableHeaders(scope=message)
+            # the second is what Anthropic's clients look for
+            headers["x-request-id"] = headers["request-id"] = self.id
+            allowance = self.account.allowance
+            for name, value in allowance.headers().items() if allowance else ():
+                headers[name] = value
         await self._send(message)
 
-    def write(self, metrics: Metrics) -> None:
-        """The request is over."""
-        facts: dict[str, Any] = {
+    def facts(self) -> dict[str, object]:
+        """What the log tells of the request: never its text, nor the answer's."""
+        key = self.account.key
+        return {
             "request": self.id,
             "method": self.scope["method"],
             "path": self.scope["path"],
             "status": self.status,
             "seconds": round(time.perf_counter() - self.started, 4),
-            "key": self.key,
-        }
-        requests_log.info(json.dumps(facts))
+            "key": None if key is None else key.name,
+        } | self.account.facts()
+
+    def count(self, metrics: Metrics) -> None:
+        """The request is over."""
         # the path as the application declares it: a stranger cannot fill the metrics with paths
         route = getattr(self.scope.get("route"), "path", "other")
-        metrics.requests.labels(route, str(self.status)).inc()
+        metrics.requests.labels(route, str(self.status), self.account.model or "").inc()
 
 
 def _name(host: str) -> str:

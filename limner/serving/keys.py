@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import sqlite3
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+from limner.serving.database import data_folder, opened
+
 PREFIX = "limner"
 
-TABLE = """
-CREATE TABLE IF NOT EXISTS keys (
-    id TEXT PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    hash BLOB NOT NULL,
-    created TEXT NOT NULL
-)"""
+COLUMNS = {
+    "id": "TEXT PRIMARY KEY",
+    "name": "TEXT NOT NULL UNIQUE",
+    "hash": "BLOB NOT NULL",
+    "created": "TEXT NOT NULL",
+    "admin": "INTEGER NOT NULL DEFAULT 0",
+    "requests_per_minute": "INTEGER",
+    "tokens_per_minute": "INTEGER",
+}
 
 
-def data_folder() -> Path:
-    """Where a user's data are kept: LIMNER_DATA, else as the platform has it."""
-    if chosen := os.environ.get("LIMNER_DATA"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "limner" / "data"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "limner"
-    configured = os.environ.get("XDG_DATA_HOME")
-    return (Path(configured) if configured else Path.home() / ".local" / "share") / "limner"
+@dataclass(frozen=True)
+class Rights:
+    """What a key's holder may do."""
+
+    admin: bool = False
+    """Load and unload models."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Tokens read and written."""
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(
+                    f"{name} must be 1 or more, not {value}: leave it out for no limit"
+                )
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Key:
     id: str
     name: str
     created: str
+    rights: Rights = Rights()
 
 
 class KeyStore:
@@ -56,17 +64,19 @@ class KeyStore:
     def __init__(self, path: Path | None = None) -> None:
         self.path = data_folder() / "keys.sqlite" if path is None else path
 
-    def create(self, name: str) -> str:
+    def create(self, name: str, rights: Rights | None = None) -> str:
         """A new key, which cannot be seen again. Raises ValueError if the name is taken."""
         if not name.strip() or len(name) > 100 or not name.isprintable():
             raise ValueError(f"a key's name is 1 to 100 printable characters, not {name!r}")
         identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         key = f"{PREFIX}-{identity}-{secret}"
         now = datetime.now(UTC).isoformat(timespec="seconds")
+        row = (identity, name, _hash(key), now, *astuple(rights or Rights()))
         with self._open() as connection:
             try:
-                row = (identity, name, _hash(key), now)
-                connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", row)
+                marks = ", ".join("?" * len(COLUMNS))
+                listed = ", ".join(COLUMNS)
+                connection.execute(f"INSERT INTO keys ({listed}) VALUES ({marks})", row)
             except sqlite3.IntegrityError:
                 raise ValueError(
                     f"there is a key named '{name}' already: revoke it or take another name"
@@ -78,8 +88,8 @@ class KeyStore:
         if not self.path.exists():
             return []
         with self._open() as connection:
-            rows = connection.execute("SELECT id, name, created FROM keys ORDER BY created, name")
-            return [Key(*row) for row in rows]
+            rows = connection.execute(f"SELECT {KNOWN} FROM keys ORDER BY created, name")
+            return [_key(row) for row in rows]
 
     def revoke(self, name: str) -> None:
         """Make a key invalid, at once. Raises ValueError if there is none of this name."""
@@ -87,27 +97,30 @@ class KeyStore:
             if not connection.execute("DELETE FROM keys WHERE name = ?", (name,)).rowcount:
                 raise ValueError(f"there is no key named '{name}'")
 
-    def owner(self, key: str) -> str | None:
-        """The name of a key, or None if it is not valid."""
+    def find(self, key: str) -> Key | None:
+        """What is known of a key, or None if it is not valid."""
         identity = key.split("-")[1] if key.count("-") >= 2 else ""
         if not self.path.exists():
             return None
         with self._open() as connection:
-            query = "SELECT hash, name FROM keys WHERE id = ?"
+            query = f"SELECT hash, {KNOWN} FROM keys WHERE id = ?"
             row = connection.execute(query, (identity,)).fetchone()
-        kept, name = row or (bytes(32), None)
+        kept = row[0] if row else bytes(32)
         # compared whole, wherever they differ, so that the time taken tells nothing
-        return name if secrets.compare_digest(kept, _hash(key)) else None
+        same = secrets.compare_digest(kept, _hash(key))
+        return _key(row[1:]) if row and same else None
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """The database inside a transaction, readable by its owner alone."""
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.path.touch(mode=0o600)
-        with closing(sqlite3.connect(self.path, timeout=10)) as connection, connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(TABLE)
-            yield connection
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return opened(self.path, "keys", COLUMNS)
+
+
+#: What is read of a key, in the order of `Key` and `Rights`.
+KNOWN = ", ".join(["id", "name", "created", *(field.name for field in fields(Rights))])
+
+
+def _key(row: tuple[str, str, str, int, int | None, int | None]) -> Key:
+    identity, name, created, admin, requests, tokens = row
+    return Key(identity, name, created, Rights(bool(admin), requests, tokens))
 
 
 def _hash(key: str) -> bytes:

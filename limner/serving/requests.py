@@ -7,29 +7,61 @@ for what this server does not do are refused by name, and so is every unknown fi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from limner.serving.form_requests import FormFields
+from limner.serving.tool_requests import Tool, ToolCall, ToolChoice
 
 #: A stop string's longest form; the text is searched for it at every token.
 Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-def only(*allowed: Any) -> BeforeValidator:
+@dataclass(frozen=True)
+class Only:
     """Refuse every value but None and these, naming the field."""
 
-    def check(value: Any, info: Any) -> Any:
-        if value is None or value in allowed:
+    allowed: tuple[Any, ...]
+
+    def check(self, value: Any, info: ValidationInfo) -> Any:
+        """The value. Raises PydanticCustomError."""
+        if value is None or value in self.allowed:
             return value
-        besides = f" but {allowed[0]!r}" if allowed else ""
+        besides = f" but {self.allowed[0]!r}" if self.allowed else ""
         raise PydanticCustomError(
             "unsupported_parameter",
             "{field} is not supported by this server{besides}: leave it out",
             {"field": info.field_name, "besides": besides},
         )
 
-    return BeforeValidator(check)
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return BeforeValidator(self.check).__get_pydantic_core_schema__(source, handler)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(schema) or {"enum": [None, *self.allowed]}
+
+
+def only(*allowed: Any) -> Only:
+    """Refuse every value but None and these, naming the field."""
+    return Only(allowed)
 
 
 Absent = Annotated[Any, only()]
@@ -52,7 +84,7 @@ class StreamOptions(Body):
     include_obfuscation: Ignored = None
 
 
-class SamplingBody(Body):
+class SamplingBody(FormFields, Body):
     """How tokens are chosen and when the answer ends. None everywhere: the model's own default."""
 
     model: str
@@ -121,10 +153,13 @@ class TextPart(Body):
 class Message(Body):
     """A message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
-    tool_calls: Absent = None
+    tool_calls: list[ToolCall] | None = None
+    """of an assistant: the functions that it called"""
+    tool_call_id: str | None = None
+    """of a tool: the call whose result this is"""
     function_call: Absent = None
     audio: Absent = None
     refusal: Ignored = None
@@ -135,8 +170,14 @@ class Message(Body):
         content = self.content or ""
         text = content if isinstance(content, str) else "".join(part.text for part in content)
         role = "system" if self.role == "developer" else self.role
-        named = {} if self.name is None else {"name": self.name}
-        return {"role": role, "content": text} | named
+        plain: dict[str, Any] = {"role": role, "content": text}
+        if self.name is not None:
+            plain["name"] = self.name
+        if self.tool_call_id is not None:
+            plain["tool_call_id"] = self.tool_call_id
+        if self.tool_calls:
+            plain["tool_calls"] = [call.plain() for call in self.tool_calls]
+        return plain
 
 
 class ChatRequest(SamplingBody):
@@ -148,12 +189,11 @@ class ChatRequest(SamplingBody):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     chat_template_kwargs: dict[str, Any] | None = None
-    tools: Absent = None
-    tool_choice: Annotated[Any, only("none", "auto")] = None
-    parallel_tool_calls: Ignored = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     functions: Absent = None
     function_call: Annotated[Any, only("none", "auto")] = None
-    response_format: Annotated[Any, only({"type": "text"})] = None
     modalities: Annotated[Any, only(["text"])] = None
     audio: Absent = None
     prediction: Absent = None
@@ -222,7 +262,10 @@ class CompletionRequest(SamplingBody):
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=5)
     best_of: int | None = Field(default=None, ge=1, le=20)
-    suffix: Annotated[Any, only("")] = None
+    suffix: str | None = None
+    """what follows the gap that is to be filled, of models that can"""
+    truncate_prompt_tokens: int | None = Field(default=None, ge=1, lt=2**31)
+    """leave out the beginnings of prompts, so that so many tokens remain"""
 
     @property
     def answers(self) -> int:
@@ -232,6 +275,8 @@ class CompletionRequest(SamplingBody):
     def options(self) -> dict[str, Any]:
         """The fields of `limner.Sampling` that were given; choosing needs log-probabilities."""
         given = super().options()
+        if self.suffix and (self.echo or self.truncate_prompt_tokens):
+            raise ValueError("suffix makes a prompt of its own: leave out echo and truncation")
         if self.best_of is not None and self.best_of < (self.n or 1):
             raise ValueError(f"best_of is {self.best_of}, less than the n of {self.n or 1}")
         chooses = self.answers > (self.n or 1)
@@ -278,4 +323,6 @@ class EmbeddingRequest(Body):
     ]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
+    truncate_prompt_tokens: int | None = Field(default=None, ge=1, lt=2**31)
+    """shorten texts to so many tokens, at their ends"""
     user: Ignored = None

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import ClassVar, TypeVar
+
+import torch
 
 from limner.inference.admission import check_prompt, check_sampling, token_limit
 from limner.language_model import Embedder, LanguageModel
+from limner.language_model.cross_encoder import CrossEncoder
+from limner.serving.account import Account
 from limner.serving.engine_thread import Answers, EngineThread, QueueFullError, Submission
-from limner.serving.errors import ApiError
-from limner.serving.metrics import ModelMetrics
+from limner.serving.errors import SHOWN, ApiError
+from limner.serving.metrics import Metrics, ModelMetrics
+from limner.serving.opening import Loaded
 from limner.serving.requests import Body
 from limner.serving.token_scores import Score, score_prompt
 from limner.tokenizers import IncrementalDecoder
@@ -23,51 +29,98 @@ Result = TypeVar("Result")
 #: Seconds after which a client that was turned away may try again.
 RETRY_AFTER = 1
 
+#: Seconds between two looks at whether a model that is to go still answers somebody.
+LOOK = 0.02
+
 
 class Served:
     """Something with a name in /v1/models; its requests are prepared one after another."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.created = name, int(time.time())
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, longest: int) -> None:
+        self.name, self.longest, self.created = name, longest, int(time.time())
+        self.closing = False
+        self._under_way = 0
         # A tokenizer belongs to one thread at a time, and a long text must not hold up the others.
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="limner-prepare")
 
     async def prepare(self, body: Body, param: str, function: Callable[[], Result]) -> Result:
         """What a function makes of a request, off the asyncio thread.
 
-        Raises ApiError that names the field, or `param` if the message does not begin with one.
+        Raises ApiError that names the field, or `param` if the message does not begin with one,
+        and ApiError (503) if the model is being unloaded.
         """
+        self.check_open()
         loop = asyncio.get_running_loop()
+        self._under_way += 1
         try:
             return await loop.run_in_executor(self._preparing, function)
         except ValueError as error:
             first = str(error).partition(" ")[0]
             named = first if first in type(body).model_fields else param
             raise ApiError(400, str(error), param=named, code="invalid_value") from None
+        finally:
+            self._under_way -= 1
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for it."""
+        return self._under_way > 0
+
+    def check_open(self) -> None:
+        """Raise ApiError (503) if it takes no more requests."""
+        if self.closing:
+            raise ApiError(
+                503, f"The model '{self.name}' is being unloaded", kind="server_error",
+                code="unloading",
+            )  # fmt: skip
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more requests, and wait so long at most for those under way."""
+        self.closing = True
+        end = time.monotonic() + seconds
+        while self.busy and time.monotonic() < end:
+            await asyncio.sleep(LOOK)
 
     async def stop(self) -> None:
-        """End its threads."""
-        self._preparing.shutdown(cancel_futures=True)
+        """End its threads, and what is unfinished with an error."""
+        self.closing = True
+        await asyncio.to_thread(self._preparing.shutdown)
 
 
 class ServedModel(Served):
     """A language model and the thread that runs its engine."""
 
+    kind = "generate"
+
     def __init__(
-        self, model: LanguageModel, *, name: str, most_waiting: int, metrics: ModelMetrics
+        self,
+        model: LanguageModel,
+        *,
+        name: str,
+        most_waiting: int,
+        metrics: ModelMetrics,
+        most_seconds: float | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, model.context)
         self.model, self.metrics = model, metrics
         self.thread = EngineThread(
             model.engine,
             partial(IncrementalDecoder, model.tokenizer),
             most_waiting=most_waiting,
             observer=metrics,
+            most_seconds=most_seconds,
         )
-        metrics.watch(lambda: self.thread.running, self._waiting)
+        metrics.watch(lambda: self.thread.engine.statistics, self._waiting)
 
     def _waiting(self) -> int:
         return max(0, self.thread.unfinished - self.thread.running)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for it."""
+        return super().busy or self.thread.unfinished > 0
 
     def check(self, submissions: Sequence[Submission], param: str) -> None:
         """Raise ApiError for what the engine would refuse; it says both numbers if too long."""
@@ -83,10 +136,18 @@ class ServedModel(Served):
                 code = "context_length_exceeded"
                 raise ApiError(400, str(error), param=param, code=code) from None
 
-    def submit(self, submissions: Sequence[Submission], prompt_tokens: int) -> Answers:
-        """Queue checked submissions. Raises ApiError: 429 if the queue is full, 400 if too many."""
+    def submit(
+        self, submissions: Sequence[Submission], prompt_tokens: int, account: Account
+    ) -> Answers:
+        """Queue checked submissions, and charge them to an account.
+
+        Raises ApiError: 429 if the queue is full or the account used up, 400 if too many, 503 if
+        the model is being unloaded.
+        """
+        self.check_open()
+        account.read(self.name, prompt_tokens)
         try:
-            answers = self.thread.submit(submissions)
+            answers = self.thread.submit(submissions, account.wrote)
         except QueueFullError:
             raise ApiError(
                 429,
@@ -101,29 +162,87 @@ class ServedModel(Served):
         return answers
 
     async def score(self, tokens: Sequence[int], count: int) -> list[Score]:
-        """The scores of a prompt's tokens."""
-        return await self.thread.call(partial(score_prompt, self.model.network, tokens, count))
+        """The scores of a prompt's tokens, computed while answers under way go on."""
+        self.check_open()
+        self._under_way += 1
+        try:
+            return await self.thread.call_in_pieces(score_prompt(self.model.network, tokens, count))
+        finally:
+            self._under_way -= 1
 
     async def stop(self) -> None:
-        """Cancel what is unfinished and end the threads."""
-        await self.thread.stop()
+        """End its threads, and what is unfinished with an error."""
         await super().stop()
+        await self.thread.stop("the model was unloaded, or the server stopped")
 
 
 class ServedEmbedder(Served):
     """A sentence encoder; texts are computed one request after another."""
 
+    kind = "embed"
+
     def __init__(self, embedder: Embedder, *, name: str) -> None:
-        super().__init__(name)
+        super().__init__(name, embedder.longest)
         self.embedder = embedder
 
 
-class Registry:
-    """What is served, by name; `ready` when all that was asked for is loaded."""
+class ServedScorer(Served):
+    """A cross-encoder; pairs are computed one request after another."""
 
-    def __init__(self) -> None:
+    kind = "score"
+
+    def __init__(self, scorer: CrossEncoder, *, name: str) -> None:
+        super().__init__(name, scorer.longest)
+        self.scorer = scorer
+
+
+class Registry:
+    """What is served, by name; `ready` when all that was asked for is loaded.
+
+    Args:
+        metrics: where measurements go.
+        most_waiting: answers of one model that may wait for a row.
+        most_seconds: how long a request's answers may take; None: for ever.
+    """
+
+    def __init__(
+        self, metrics: Metrics, *, most_waiting: int = 256, most_seconds: float | None = None
+    ) -> None:
+        self.metrics, self.most_waiting, self.most_seconds = metrics, most_waiting, most_seconds
         self.served: dict[str, Served] = {}
         self.ready = False
+
+    def add(self, name: str, loaded: Loaded) -> Served:
+        """Serve what was loaded, from now on."""
+        assert name not in self.served
+        if isinstance(loaded, LanguageModel):
+            self.served[name] = ServedModel(
+                loaded,
+                name=name,
+                most_waiting=self.most_waiting,
+                metrics=self.metrics.of(name),
+                most_seconds=self.most_seconds,
+            )
+        elif isinstance(loaded, Embedder):
+            self.served[name] = ServedEmbedder(loaded, name=name)
+        else:
+            self.served[name] = ServedScorer(loaded, name=name)
+        return self.served[name]
+
+    async def remove(self, name: str, seconds: float) -> None:
+        """Serve it no more: let requests under way end for so long, and free its memory.
+
+        Raises ApiError if there is no such model.
+        """
+        served = self.any(name)
+        served.check_open()
+        await served.drain(seconds)
+        del self.served[name]
+        await served.stop()
+        if isinstance(served, ServedModel):
+            self.metrics.forget(name)
+        del served
+        await asyncio.to_thread(free_memory)
 
     def model(self, name: str | None) -> ServedModel:
         """A language model; the only one if no name is given."""
@@ -146,6 +265,18 @@ class Registry:
             )
         return found
 
+    def ranker(self, name: str) -> ServedEmbedder | ServedScorer:
+        """What can say how well two texts fit."""
+        found = self.any(name)
+        if not isinstance(found, ServedEmbedder | ServedScorer):
+            raise ApiError(
+                400,
+                f"The model '{name}' scores no texts: that takes a sentence encoder or a "
+                "cross-encoder",
+                param="model",
+            )
+        return found
+
     def any(self, name: str) -> Served:
         """What has this name. Raises ApiError: 503 while loading, 404 if nothing has."""
         if not self.ready:
@@ -154,9 +285,9 @@ class Registry:
                 code="not_ready", headers={"retry-after": str(RETRY_AFTER)},
             )  # fmt: skip
         if name not in self.served:
-            names = ", ".join(self.served)
+            names = ", ".join(self.served) or "no model"
             raise ApiError(
-                404, f"The model '{name}' does not exist: this server has {names}",
+                404, f"The model '{name[:SHOWN]}' does not exist: this server has {names}",
                 param="model", code="model_not_found",
             )  # fmt: skip
         return self.served[name]
@@ -166,3 +297,10 @@ class Registry:
         self.ready = False
         for served in self.served.values():
             await served.stop()
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
+import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import uvicorn
 from fastapi import FastAPI
 
-from limner.language_model import Embedder, LanguageModel
 from limner.serving.application import Limits, create_application
-from limner.serving.guard import Guard
+from limner.serving.connections import PatientProtocol
+from limner.serving.guard import Guard, is_loopback
 from limner.serving.keys import KeyStore
 from limner.serving.metrics import Metrics
-from limner.serving.served import Registry, ServedEmbedder, ServedModel
+from limner.serving.opening import Loaded, Opening
+from limner.serving.request_log import RequestLog
+from limner.serving.response_store import ResponseStore
+from limner.serving.served import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,10 @@ class Serving:
     """Let everybody in who reaches an address that is not loopback."""
     drain_seconds: int = 30
     """How long answers under way may take when the server is told to stop."""
+    connections: int | None = None
+    """Connections at once; further ones get 503. None: as many as come."""
+    log: RequestLog = field(default_factory=RequestLog)
+    """How requests are written down."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -45,18 +52,9 @@ class Serving:
 class Loading:
     """What to load, by the name under which it is served."""
 
-    models: Mapping[str, Callable[[], LanguageModel]]
-    embedders: Mapping[str, Callable[[], Embedder]] = field(default_factory=dict)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    models: Mapping[str, Callable[[], Loaded]]
+    opening: Opening = field(default_factory=Opening)
+    """How further models are opened while the server runs."""
 
 
 def keys_for(settings: Serving, store: KeyStore) -> KeyStore | None:
@@ -85,22 +83,45 @@ class Server:
     """
 
     def __init__(
-        self, loading: Loading, settings: Serving | None = None, store: KeyStore | None = None
+        self,
+        loading: Loading,
+        settings: Serving | None = None,
+        store: KeyStore | None = None,
+        responses: ResponseStore | None = None,
     ) -> None:
         self.loading, self.settings = loading, settings or Serving()
         keys = keys_for(self.settings, store or KeyStore())
-        self.registry, self.metrics = Registry(), Metrics()
+        limits = self.settings.limits
+        self.metrics = Metrics()
+        self.registry = Registry(
+            self.metrics, most_waiting=limits.waiting, most_seconds=limits.answer_seconds
+        )
         self.failure: Exception | None = None
         self._address: tuple[str, int] = (self.settings.host, self.settings.port)
         self._announce: Callable[[str], None] = logger.info
         host = self.settings.host
         local = {host, "localhost", "127.0.0.1", "[::1]"} if is_loopback(host) else None
         application = create_application(
-            self.registry, self.metrics, lifespan=self._lifespan, limits=self.settings.limits
+            self.registry,
+            self.metrics,
+            lifespan=self._lifespan,
+            limits=limits,
+            opening=loading.opening,
+            store=responses,
+        )
+        guard = Guard(
+            application,
+            keys=keys,
+            hosts=local,
+            metrics=self.metrics,
+            log=self.settings.log,
+            most=limits.requests,
         )
         self.uvicorn = uvicorn.Server(
             uvicorn.Config(
-                Guard(application, keys=keys, hosts=local, metrics=self.metrics),
+                guard,
+                http=PatientProtocol,
+                limit_concurrency=self.settings.connections,
                 host=host,
                 port=self.settings.port,
                 log_config=None,
@@ -116,8 +137,7 @@ class Server:
         `announce` is called with the address when the server is ready.
         """
         self._announce = announce
-        # uvicorn sends itself the signal again when it has drained, for whoever is above
-        with self._listen() as listening, suppress(KeyboardInterrupt):
+        with self._listen() as listening, signals_are_no_failure():
             self.uvicorn.run(sockets=[listening])
         if self.failure is not None:
             raise self.failure
@@ -152,16 +172,7 @@ class Server:
     async def _load(self) -> None:
         try:
             for name, load in self.loading.models.items():
-                model = await asyncio.to_thread(load)
-                self.registry.served[name] = ServedModel(
-                    model,
-                    name=name,
-                    most_waiting=self.settings.limits.waiting,
-                    metrics=self.metrics.of(name),
-                )
-            for name, load_embedder in self.loading.embedders.items():
-                embedder = await asyncio.to_thread(load_embedder)
-                self.registry.served[name] = ServedEmbedder(embedder, name=name)
+                self.registry.add(name, await asyncio.to_thread(load))
         except Exception as error:  # raised again by `run`, when the server is down
             self.failure, self.uvicorn.should_exit = error, True
             return
@@ -169,10 +180,18 @@ class Server:
         self._announce(self.address)
 
 
-def log_to_standard_error() -> None:
-    """A line of JSON for each request, beside the package's other messages."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("limner.serving.requests")
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
+@contextmanager
+def signals_are_no_failure() -> Iterator[None]:
+    """Leave with success when told to stop.
+
+    uvicorn drains, and then sends itself the signal again for whoever is above.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

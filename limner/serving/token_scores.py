@@ -5,7 +5,7 @@ T tokens of the prompt, C of them at once, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from limner.language_model.completion import token_text
 from limner.models.decoder import Decoder
+from limner.nn.cache import DenseCache
 from limner.tokenizers import IncrementalDecoder, Tokenizer
 
-#: Positions whose logits exist at once: those of a whole prompt can take more memory than a model.
+#: Positions computed at once: running answers wait for them, and the logits of a whole prompt can
+#: take more memory than a model.
 CHUNK = 128
 
 #: JSON has no infinity; OpenAI's documents give this for what cannot come.
@@ -31,21 +33,35 @@ class Score(NamedTuple):
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
-@torch.inference_mode()
-def score_prompt(network: Decoder, tokens: Sequence[int], count: int) -> list[Score]:
-    """The score of each token of a prompt, with the `count` best in its place.
+def score_prompt(
+    network: Decoder, tokens: Sequence[int], count: int
+) -> Generator[None, None, list[Score]]:
+    """Compute the score of each token of a prompt, with the `count` best in its place, in pieces.
 
-    What a trainer computes: log-softmax of the logits that the tokens before give.
+    What a trainer computes: log-softmax of the logits that the tokens before give. A generator, so
+    that others can be served between the pieces; it returns the scores.
     """
-    device = network.embedding.tokens.weight.device
-    ids = torch.tensor([list(tokens)], device=device)  # (1, T)
-    hidden = network(ids)[0, :-1]  # (T-1, D)
+    cache = network.new_cache(rows=1, capacity=len(tokens))
     scores = [Score(tokens[0], None)]
-    for part, following in zip(hidden.split(CHUNK), ids[0, 1:].split(CHUNK), strict=True):
-        logits = network.head(part)  # (C, V)
-        logprobs = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-        scores += _score(logprobs, following, count)
+    for start in range(0, len(tokens) - 1, CHUNK):
+        end = min(start + CHUNK, len(tokens) - 1)
+        scores += _piece(network, cache, tokens[start : end + 1], start, count)
+        yield
     return scores
+
+
+@torch.inference_mode()
+def _piece(
+    network: Decoder, cache: DenseCache, tokens: Sequence[int], start: int, count: int
+) -> list[Score]:
+    """Scores of all `tokens` (C+1,) but the first, which stand at `start` and behind."""
+    device = network.device
+    ids = torch.tensor([list(tokens)], device=device)  # (1, C+1)
+    positions = torch.arange(start, start + len(tokens) - 1, device=device)[None]  # (1, C)
+    state = cache.step([(0, len(tokens) - 1)])
+    logits = network.head(network(ids[:, :-1], positions, state))[0]  # (C, V)
+    logprobs = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+    return _score(logprobs, ids[0, 1:], count)
 
 
 def _score(logprobs: Tensor, tokens: Tensor, count: int) -> list[Score]:

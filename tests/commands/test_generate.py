@@ -80,3 +80,47 @@ def test_control_characters_reach_a_file_but_no_terminal(monkeypatch):
     assert harmless(text) == text
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert harmless(text) == "a\ufffd[2Jb\nc\td"
+
+
+def test_an_answer_is_held_to_a_form(limner, tiny, write):
+    schema = write("schema.json", b'{"type": "array", "items": {"enum": [1, 2]}, "maxItems": 2}')
+    grammar = write("grammar.lark", b'start: "a" | "b"')
+    for words, pattern in [
+        (["--json-schema", schema], r"\[\s*([12]\s*(,\s*[12]\s*)?)?\]\n"),
+        (["--grammar", grammar], "[ab]\n"),
+        (["--regex", "[x-z]{2}"], "[x-z]{2}\n"),
+        (["--choice", "yes", "--choice", "no"], "(yes|no)\n"),
+    ]:
+        result = limner("generate", tiny, "the quick", "--max-tokens", 200, *words)
+        assert re.fullmatch(pattern, result.out), result.out
+
+
+def test_a_form_that_cannot_be_followed_is_refused(refused, tiny, write):
+    schema = write("schema.json", b'{"uniqueItems": true}')
+    complaint = refused("generate", tiny, "a", "--json-schema", schema)
+    assert (
+        complaint == "error: schema cannot be followed: the keyword uniqueItems is not supported\n"
+    )
+    assert "no.json" in refused("generate", tiny, "a", "--json-schema", "no.json")
+
+
+def test_a_search_prints_the_best_text_and_a_draft_changes_nothing(limner, tiny):
+    words = ["generate", tiny, "the quick", "--raw", "max_tokens=12"]
+    greedy = limner(*words).out
+    assert limner(*words, "contrast=0").out == greedy
+    assert limner(*words, "num_beams=1").out == greedy
+    assert limner(*words, "draft=lookup").out == greedy
+    assert limner(*words, "best_of=2", "temperature=1", "seed=3").out != greedy
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["length_penalty=1"], "a search needs one of num_beams, contrast, best_of"),
+        (["num_beams=2", "temperature=1"], "num_beams knows no option 'temperature'"),
+        (["num_beams=2", "--stats"], "--stats is for answers that are drawn"),
+        (["draft=heads"], "no heads that predict further"),
+    ],
+)
+def test_impossible_searches_and_drafts_are_one_line(refused, tiny, words, message):
+    assert message in refused("generate", tiny, "hi", *words)

@@ -5,7 +5,7 @@ import limner as package
 
 def test_the_facts_agree_with_the_loaded_model(limner, tiny):
     facts = json.loads(limner("info", tiny, "--json", "--context", 100).out)
-    network = package.load(tiny).network
+    network = package.load(tiny, weights="parameters").network
     count = sum(parameter.numel() for parameter in network.parameters())
     assert sum(facts["parameters"].values()) == count
     weights, cache = facts["memory"]["float32"]

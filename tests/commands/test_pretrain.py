@@ -72,3 +72,13 @@ def test_a_step_for_people(capsys):
     for extra in ({"event": "start", "steps": 3}, event, json.loads(json.dumps(event))):
         lines({**event, **extra})
     assert capsys.readouterr().err.count("step 3/3") == 2
+
+
+def test_the_doctor_passes_a_sound_run_and_fails_one_that_costs_too_much(
+    limner, refused, data, tmp_path
+):
+    words = ["doctor", data, tmp_path / "run", *MODEL, "steps=4", "rows=2", "validation=0.2"]
+    assert all(line.startswith("OK ") for line in limner(*words).out.splitlines())
+    failed = limner(*words, "--price", "1e12", "--budget", "1")
+    assert failed.code == 2
+    assert failed.err == "error: 1 of 14 checks failed: cost\n"

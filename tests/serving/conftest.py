@@ -11,6 +11,7 @@ import pytest
 
 import limner
 from limner.serving.keys import KeyStore
+from limner.serving.response_store import ResponseStore
 from limner.serving.server import Loading, Server, Serving
 from tests.docs.tiny_model import write_tiny_model
 
@@ -47,10 +48,12 @@ def alone(tiny):
 def start(tiny, tmp_path_factory):
     """Start a server over the tiny model: `with start(port=0, ...) as server`."""
 
-    def make(store=None, **settings):
-        nowhere = KeyStore(tmp_path_factory.mktemp("keys") / "keys.sqlite")
+    def make(store=None, responses=None, **settings):
+        folder = tmp_path_factory.mktemp("data")
+        keys = store or KeyStore(folder / "keys.sqlite")
+        kept = responses or ResponseStore(folder / "responses.sqlite")
         loading = Loading({"tiny": lambda: limner.load(tiny, context=512)})
-        return running(Server(loading, Serving(port=0, **settings), store or nowhere))
+        return running(Server(loading, Serving(port=0, **settings), keys, kept))
 
     return make
 

@@ -20,7 +20,7 @@ def embedder(alone):
 def vectors(embedder, tmp_path_factory):
     """A client of a server with that embedder alone."""
     store = KeyStore(tmp_path_factory.mktemp("keys") / "keys.sqlite")
-    loading = Loading({}, {"vectors": lambda: embedder})
+    loading = Loading({"vectors": lambda: embedder})
     with (
         running(Server(loading, Serving(port=0), store)) as server,
         openai.OpenAI(base_url=f"{server.address}/v1", api_key="x", max_retries=0) as client,

@@ -14,11 +14,11 @@ def store(tmp_path):
 def test_a_key_is_valid_until_it_is_revoked(store):
     key, other = store.create("laptop"), store.create("phone")
     assert key != other
-    assert store.owner(key) == "laptop"
+    assert store.find(key).name == "laptop"
     assert [kept.name for kept in store.list()] == ["laptop", "phone"]
     store.revoke("laptop")
-    assert store.owner(key) is None
-    assert store.owner(other) == "phone"
+    assert store.find(key) is None
+    assert store.find(other).name == "phone"
 
 
 def test_only_a_hash_is_kept_and_only_the_owner_reads_it(store):
@@ -38,9 +38,9 @@ def test_only_a_hash_is_kept_and_only_the_owner_reads_it(store):
 )
 def test_what_is_no_key_is_nobodys(store, wrong):
     key = store.create("laptop")
-    assert store.owner(wrong.format(id=key.split("-")[1])) is None
-    assert store.owner(key + "x") is None
-    assert store.owner(key[:-1]) is None
+    assert store.find(wrong.format(id=key.split("-")[1])) is None
+    assert store.find(key + "x") is None
+    assert store.find(key[:-1]) is None
 
 
 def test_mistakes_say_what_to_do(store):

@@ -103,8 +103,9 @@ def test_metrics_count_tokens_and_time(start):
         'limner_time_between_tokens_seconds_count{model="tiny"} 4.0',
         'limner_answers_running{model="tiny"} 0.0',
         'limner_answers_waiting{model="tiny"} 0.0',
-        'limner_requests_total{path="/v1/completions",status="200"} 1.0',
-        'limner_requests_total{path="other",status="404"} 1.0',
+        'limner_cache_pages{model="tiny",state="used"} 0.0',
+        'limner_requests_total{model="tiny",path="/v1/completions",status="200"} 1.0',
+        'limner_requests_total{model="",path="other",status="404"} 1.0',
     ):
         assert line in lines
 
