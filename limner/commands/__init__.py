@@ -14,6 +14,7 @@ COMMANDS = {
     "pull": "Download a model, or list those that can be had",
     "info": "What a model is made of, and the memory and arithmetic it takes",
     "data": "Turn texts into shards of tokens to train on, or say what such a folder holds",
+    "doctor": "Say before a long run whether it will fit and learn what it should",
     "pretrain": "Train a model from raw text",
     "generate": "Answer a prompt, or continue a text",
     "chat": "Talk with a model",
@@ -22,8 +23,10 @@ COMMANDS = {
     "translate": "Turn a text into another: translation, summary, answer",
     "transcribe": "Write down what is said in a WAV file, with a model such as Whisper",
     "tokenize": "Show how a text is cut into tokens",
-    "serve": "Serve a model to the field's clients over HTTP",
+    "serve": "Serve models to the field's clients over HTTP",
     "keys": "Create, list or revoke API keys for the server",
+    "bench": "How fast a model runs on this machine, beside the most that it could",
+    "quantize": "Write a model with fewer bits a weight, and say what that costs",
     "convert": "Turn a model into a folder for transformers or a GGUF file for llama.cpp",
 }
 

@@ -24,14 +24,17 @@ class Command(PretrainSettings, CommandSettings):
 
 def run(settings: Command) -> None:
     """Train, and print where the model is."""
-    from limner.training.pretraining import assemble
+    from limner.training.parallel import joined
+    from limner.training.pretraining import assemble, run_device
     from limner.training.trainer import MODEL
 
-    with display() as listener:
-        trainer, derived = assemble(settings, (listener,))
-        for line in derived.lines() if derived else []:
+    with joined(settings.parallel, run_device(settings.device)) as ranks, display() as listener:
+        trainer, derived = assemble(settings, (listener,), ranks)
+        for line in derived.lines() if derived and ranks.first else []:
             remark(line)
         trainer.fit()
+    if not ranks.first:
+        return
     if not trainer.done:
         remark("stopped; the same command goes on from here")
         return

@@ -61,10 +61,12 @@ def sum_in_chunks(
     It is differentiable with regard to `hidden` and the parameters of `head`, which are all that
     `score` may depend on differentiably.
     """
-    size = chunk if chunk is not None else _chunk_size(head, hidden)
+    size = chunk if chunk is not None else _chunk_size(head)
     if not torch.is_grad_enabled():
         parts = [score(hidden[places], places) for places in _chunks(len(hidden), size)]
         return torch.stack(parts).sum() if parts else hidden.new_zeros(())
+    if not len(hidden):
+        return hidden.sum()
     parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
     total: Tensor = _ChunkedSum.apply(hidden, score, size, *parameters)  # type: ignore[no-untyped-call]
     return total
@@ -74,10 +76,9 @@ def _chunks(places: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, places)) for start in range(0, places, size)]
 
 
-@torch.no_grad()
-def _chunk_size(head: nn.Module, hidden: Tensor) -> int:
-    """Places whose logits make a chunk; a head is asked for its width by using it once."""
-    vocabulary: int = head(hidden[:1]).shape[-1]
+def _chunk_size(head: nn.Module) -> int:
+    """Places whose logits make a chunk, by the head's widest layer: using it would take time."""
+    vocabulary = max((parameter.shape[0] for parameter in head.parameters()), default=1)
     return max(CHUNK // vocabulary, 1)
 
 
@@ -87,22 +88,35 @@ class _ChunkedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, score: Score, size: int, *parameters: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        of_hidden = torch.zeros_like(hidden)
-        of_parameters = [torch.zeros_like(parameter) for parameter in parameters]
+        of_hidden: list[Tensor] = []
+        of_parameters: list[Tensor] = []
         for places in _chunks(len(hidden), size):
             with torch.enable_grad():
                 part = hidden[places].detach().requires_grad_()
                 result = score(part, places)
-            gradients = torch.autograd.grad(result, [part, *parameters], allow_unused=True)
+            inputs = [part, *parameters]
+            first, *more = torch.autograd.grad(
+                result, inputs, allow_unused=True, materialize_grads=True
+            )
             total += result.detach()
-            for place, more in zip([of_hidden[places], *of_parameters], gradients, strict=True):
-                if more is not None:
-                    place += more
-        ctx.save_for_backward(of_hidden, *of_parameters)
+            of_hidden.append(first)
+            # The first chunk's gradients are taken as they are: often there is no other.
+            of_parameters = _added(of_parameters, more) if of_parameters else list(more)
+        whole = torch.cat(of_hidden) if len(of_hidden) != 1 else of_hidden[0]
+        ctx.save_for_backward(whole, *of_parameters)
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         of_hidden, *of_parameters = ctx.saved_tensors
+        # Asking a GPU would wait for it.
+        if upstream[0].device.type == "cpu" and upstream[0].item() == 1:
+            return of_hidden, None, None, *of_parameters
         scaled = [gradient * upstream[0] for gradient in of_parameters]
         return of_hidden * upstream[0], None, None, *scaled
+
+
+def _added(totals: list[Tensor], more: list[Tensor]) -> list[Tensor]:
+    for total, each in zip(totals, more, strict=True):
+        total += each
+    return totals

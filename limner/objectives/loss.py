@@ -44,6 +44,11 @@ class Loss:
             )
         return Loss(self.total + other.total, self.weight + other.weight, metrics)
 
+    def __mul__(self, share: float) -> Loss:
+        """Counted as so much of itself."""
+        metrics = {name: Sum(*(t * share for t in both)) for name, both in self.metrics.items()}
+        return Loss(self.total * share, self.weight * share, metrics)
+
     def detach(self) -> Loss:
         """The numbers without their history."""
         metrics = {name: Sum(*(t.detach() for t in both)) for name, both in self.metrics.items()}

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from limner.training.sharing import like, settle
+
 
 class WeightAverage:
     """An exponential moving average of all parameters of a network.
@@ -31,7 +33,7 @@ class WeightAverage:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on with these averages."""
         for name, tensor in tensors.items():
-            self.tensors[name].copy_(tensor)
+            self.tensors[name].copy_(like(tensor, self.tensors[name]))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -44,6 +46,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
+        settle(self.network)
         for name, parameter in self.network.named_parameters():
             own = parameter.clone()
             parameter.copy_(self.tensors[name])

@@ -17,25 +17,30 @@ Listener = Callable[[Event], None]
 
 
 class EventLog:
-    """Appends events to a file and tells listeners."""
+    """Appends events to a file and tells listeners; one that is `silent` does neither."""
 
-    def __init__(self, path: Path, listeners: tuple[Listener, ...] = ()) -> None:
-        self.path, self.listeners = path, listeners
+    def __init__(
+        self, path: Path, listeners: tuple[Listener, ...] = (), *, silent: bool = False
+    ) -> None:
+        self.path, self.listeners, self.silent = path, listeners, silent
 
     def tell(self, kind: str, **fields: Any) -> None:
         """Something happened."""
+        if self.silent:
+            return
         event = {"event": kind, **fields}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
         for listener in self.listeners:
             listener(event)
 
-    def forget_after(self, step: int) -> None:
-        """Take out the events of later steps, which a run resumed at `step` makes again.
+    def forget_after(self, step: int | None) -> None:
+        """Take out the events of later steps, which a run resumed at `step` makes again; None: all.
 
         A last line that a kill cut off goes too.
         """
-        if not self.path.exists():
+        if step is None or not self.path.exists():
+            self.path.unlink(missing_ok=True)
             return
         kept = [event for event in read_events(self.path) if event.get("step", 0) <= step]
         write_whole(self.path, [(json.dumps(event) + os.linesep).encode() for event in kept])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from limner.config import Settings
 from limner.training.muon import Muon
+from limner.training.sharing import like, local, norm
 
 Named = tuple[str, nn.Parameter]
 
@@ -56,15 +59,16 @@ class Optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = share * self.settings.rate
 
-    def divide_gradients(self, weight: Tensor) -> None:
-        """Turn the gradient of a sum into that of a mean."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        for gradient in gradients:
-            gradient.div_(weight)
+    def divide_gradients(self, weight: Tensor, most: float = math.inf) -> Tensor:
+        """Turn the gradient of a sum into that of a mean, and scale it to a norm of at most `most`.
 
-    def clip(self, most: float) -> Tensor:
-        """Scale the gradient down to a norm of at most `most`; the norm that it had, a scalar."""
-        return nn.utils.clip_grad_norm_(self.parameters, most)
+        Both in one pass over the memory; the norm that the mean had, a scalar.
+        """
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        length = norm(gradients) / weight
+        scale = (most / length).clamp(max=1.0) / weight
+        torch._foreach_mul_([local(gradient) for gradient in gradients], scale)
+        return length
 
     def step(self) -> None:
         """Move the parameters."""
@@ -91,7 +95,7 @@ class Optimizers:
         for name, tensor in tensors.items():
             parameter, _, key = name.rpartition("/")
             kept = owners[id(parameters[parameter])].state[parameters[parameter]]
-            kept[key] = tensor.clone()
+            kept[key] = like(tensor, parameters[parameter]).clone()
 
 
 def trainable(network: nn.Module) -> list[Named]:
@@ -123,9 +127,14 @@ def make_optimizers(
 def groups(
     matrices: list[nn.Parameter], others: list[nn.Parameter], settings: OptimizerSettings
 ) -> list[dict[str, object]]:
-    """Parameters with and without decay."""
+    """Parameters with and without decay, and apart again those that processes share."""
     both = [(matrices, settings.decay), (others, 0.0)]
-    return [{"params": list(each), "weight_decay": decay} for each, decay in both if each]
+    parts = [
+        ([p for p in each if isinstance(p, DTensor) == shared], decay)
+        for each, decay in both
+        for shared in (False, True)
+    ]
+    return [{"params": part, "weight_decay": decay} for part, decay in parts if part]
 
 
 def adamw(parameters: Iterable[dict[str, object]], settings: OptimizerSettings) -> Optimizer:

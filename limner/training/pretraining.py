@@ -19,12 +19,13 @@ from limner.data.corpus import Corpus, open_corpus
 from limner.data.mixing import Mixture, Stream, shares
 from limner.data.rows import PackedRows, PaddedRows, Rows, RowStream, in_order
 from limner.models.families import find_family
-from limner.models.network import Network
+from limner.models.network import Network, NetworkConfig
 from limner.models.presets import PRESETS
 from limner.tokenizers import Tokenizer, load_tokenizer
 from limner.training.dial import Derived, derive
 from limner.training.events import Listener
 from limner.training.goals import Goal, make_objective, require_fit
+from limner.training.parallel import Ranks, local_device
 from limner.training.settings import TrainingSettings
 from limner.training.trainer import Trainer
 
@@ -79,7 +80,9 @@ class Corpora:
 
 
 def assemble(
-    settings: PretrainSettings, listeners: tuple[Listener, ...] = ()
+    settings: PretrainSettings,
+    listeners: tuple[Listener, ...] = (),
+    ranks: Ranks | None = None,
 ) -> tuple[Trainer, Derived | None]:
     """The trainer of a run, and what was derived from its depth, if that is given.
 
@@ -100,8 +103,12 @@ def assemble(
         settings,
         tokenizer=corpora.tokenizer,
         validation=partial(validation_batches, settings, corpora.validation, length),
-        bytes_per_token=corpora.bytes_per_token,
+        # Other losses are not of every token, so they say nothing of bytes.
+        bytes_per_token=corpora.bytes_per_token
+        if settings.objective.kind == "next_token"
+        else None,
         listeners=listeners,
+        ranks=ranks,
     )
     return trainer, derived
 
@@ -164,9 +171,24 @@ def known_fields(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def make_network(settings: PretrainSettings, tokenizer: Tokenizer) -> Network:
     """A new network with random weights, or the one to go on from."""
+    if (folder := given_model(settings)) is not None:
+        return open_checkpoint(folder).network()
+    network = network_config(settings, tokenizer).build()
+    network.initialise(generator=torch.Generator().manual_seed(settings.seed))
+    return network
+
+
+def given_model(settings: PretrainSettings) -> Path | None:
+    """The folder or file of the model to go on from, if there is one."""
     model = settings.model
-    if isinstance(model, str) and Path(model).exists():
-        return open_checkpoint(Path(model)).network()
+    return Path(model) if isinstance(model, str) and Path(model).exists() else None
+
+
+def network_config(settings: PretrainSettings, tokenizer: Tokenizer) -> NetworkConfig:
+    """The shape of the network; ValueError if the settings do not say it."""
+    if (folder := given_model(settings)) is not None:
+        return open_checkpoint(folder).config
+    model = settings.model
     if model is None:
         raise ValueError("no model: give depth=4, or model.model_type=... and its other fields")
     if isinstance(model, str) and model not in PRESETS:
@@ -174,19 +196,16 @@ def make_network(settings: PretrainSettings, tokenizer: Tokenizer) -> Network:
             f"no model '{model}': neither a folder nor a shape{nearest(model, PRESETS)}"
         )
     fields = PRESETS[model] if isinstance(model, str) else model
-    return new_network({**fields, **known_fields(tokenizer)}, settings.seed)
+    return read_fields({**fields, **known_fields(tokenizer)})
 
 
-def new_network(fields: Mapping[str, Any], seed: int) -> Network:
-    """A network of these fields of a config.json; ValueError names one that is missing."""
+def read_fields(fields: Mapping[str, Any]) -> NetworkConfig:
+    """The config of these fields of a config.json; ValueError names one that is missing."""
     fields = {"model_type": "llama"} | dict(fields)
     try:
-        config = find_family(fields["model_type"]).read_config(fields)
+        return find_family(fields["model_type"]).read_config(fields)
     except KeyError as missing:
         raise ValueError(f"model.{missing.args[0]}: missing: it has no default") from None
-    network = config.build()
-    network.initialise(generator=torch.Generator().manual_seed(seed))
-    return network
 
 
 def row_length(settings: PretrainSettings, network: Network) -> int:
@@ -231,9 +250,14 @@ def validation_batches(
 
 
 def _place(device: str, network: Network, objective: object) -> None:
-    from limner.language_model.loading import choose_device
-
-    place = choose_device(device)
+    place = run_device(device)
     network.to(place)
     if isinstance(objective, nn.Module):
         objective.to(place)
+
+
+def run_device(name: str) -> torch.device:
+    """The device of a setting, for this process."""
+    from limner.language_model.loading import choose_device
+
+    return choose_device(local_device(name))

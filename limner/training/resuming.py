@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from limner.training.checkpoints import Snapshot, load_random_states, random_states
+from limner.training.sharing import like
 
 if TYPE_CHECKING:
     from limner.training.trainer import Trainer
@@ -77,4 +78,4 @@ def load_weights(trainer: Trainer, tensors: Mapping[str, Tensor], path: Path) ->
                 f"the checkpoint {path} is of another network ({name} has shape {there} there and "
                 f"{here} here): name another folder"
             )
-        own[name].copy_(tensors[name])
+        own[name].copy_(like(tensors[name], own[name]))

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from limner.config import Settings
 from limner.training.optimizers import OptimizerSettings
+from limner.training.parallel import ParallelSettings
 from limner.training.schedules import ScheduleSettings
 
 
@@ -17,15 +18,17 @@ class TrainingSettings(Settings):
     steps: int = Field(default=1000, ge=1)
     """how often the parameters are moved"""
     rows: int = Field(default=32, ge=1)
-    """rows of the data in a step"""
+    """rows of the data in a step, of all processes together"""
     micro_rows: int | None = Field(default=None, ge=1)
-    """rows computed at once, if memory does not hold all; the result is the same"""
+    """rows that a process computes at once, if memory does not hold all; the result is the same"""
     seed: int = Field(default=0, ge=0)
     """of the weights, the order of the data and all noise"""
     optimizer: OptimizerSettings = OptimizerSettings()
     """what moves the parameters"""
     schedule: ScheduleSettings = ScheduleSettings()
     """how the learning rate rises and falls"""
+    parallel: ParallelSettings = ParallelSettings()
+    """how processes share the work, if torchrun started several"""
     clip: float | None = Field(default=1.0, gt=0)
     """the longest gradient; a longer one is scaled down; null: none is"""
     average: float | None = Field(default=None, gt=0, lt=1)
@@ -52,3 +55,5 @@ class TrainingSettings(Settings):
     """checkpoints to keep"""
     measure_peak: bool = True
     """measure at the start how fast this machine multiplies matrices, to say what share is used"""
+    tensorboard: bool = False
+    """write TensorBoard's event files too"""

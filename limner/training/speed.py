@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from limner.models.counting import operations_per_token
 from limner.models.decoder import Decoder
 
 SIZE, TRIALS = 1024, 8
+STATUS = Path("/proc/self/status")
 
 
 def matrix_product_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -40,6 +42,10 @@ def memory_used(device: torch.device) -> int:
     """The most memory that this process has had, in bytes: the GPU's if it runs on one."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    if STATUS.exists():
+        # Not getrusage: there Linux counts what the process had been before it ran this program.
+        words = STATUS.read_text().split()
+        return int(words[words.index("VmHWM:") + 1]) * 1024
     if sys.platform == "win32":
         return 0
     import resource

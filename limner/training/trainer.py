@@ -24,14 +24,18 @@ from limner.objectives.loss import Loss, Objective, add
 from limner.tokenizers import Tokenizer
 from limner.training.average import WeightAverage
 from limner.training.checkpoints import load_snapshot, save_snapshot, snapshots
+from limner.training.curves import CURVES, draw_curves
 from limner.training.events import LOG, EventLog, Listener
 from limner.training.interruption import only_run, stopping_on_signals
 from limner.training.optimizers import Optimizers
+from limner.training.parallel import Ranks
 from limner.training.recompute import recomputing
-from limner.training.resuming import Standing, restore, take_snapshot
+from limner.training.resuming import Standing, restore, take_snapshot, weights_of
 from limner.training.samples import check_samples, write_samples
 from limner.training.settings import TrainingSettings
+from limner.training.sharing import settle
 from limner.training.speed import Meter, matrix_product_peak, memory_used
+from limner.training.tensorboard import EventFiles
 
 #: Saving takes at most this share of the time, unless the settings say when to save.
 SAVING_SHARE = 0.02
@@ -47,13 +51,15 @@ class Trainer:
         network: what is trained; on the device where it is to be trained.
         objective: what is learnt. If it is an `nn.Module`, its parameters are trained too.
         stream: rows for ever; its state is kept with the checkpoints.
-        folder: gets `metrics.jsonl`, `checkpoints/` and, at the end, `model/`, a Hugging Face
-            folder. If it holds checkpoints, the run goes on from the newest as if never stopped.
+        folder: gets `metrics.jsonl`, `checkpoints/` and, at the end, `curves.png` (where
+            matplotlib is installed) and `model/`, a Hugging Face folder. If it holds checkpoints,
+            the run goes on from the newest as if never stopped.
         settings: how.
         tokenizer: saved with the model; samples need it.
         validation: makes the batches to validate on, the same each time.
         bytes_per_token: of the validation text, to report bits a byte.
         listeners: told of each event.
+        ranks: the processes that share the run, if there are several.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Trainer:
         validation: Callable[[], Iterable[Batch]] | None = None,
         bytes_per_token: float | None = None,
         listeners: tuple[Listener, ...] = (),
+        ranks: Ranks | None = None,
     ) -> None:
         self.network, self.objective, self.stream = network, objective, stream
         self.folder, self.settings, self.tokenizer = folder, settings, tokenizer
@@ -76,11 +83,16 @@ class Trainer:
         self.trained = nn.ModuleDict({"network": network, **own})
         check_samples(network, tokenizer, settings)
         self.device = next(network.parameters()).device
+        self.ranks = ranks or Ranks()
+        self.ranks.require_fit(settings.rows, settings.optimizer.kind)
+        self.learner = self.ranks.spread(network, objective)
         self.optimizers = Optimizers(self.trained, settings.optimizer)
         self.average = WeightAverage(network, settings.average) if settings.average else None
-        self.log = EventLog(folder / LOG, listeners)
+        if settings.tensorboard and self.ranks.first:
+            listeners = (*listeners, EventFiles(folder / "tensorboard", folder / LOG))
+        self.log = EventLog(folder / LOG, listeners, silent=not self.ranks.first)
         self.standing = Standing()
-        self.stopping = False
+        self.stopping = self.leaving = False
         self._saved_at = self._saving_took = 0.0
         self.meter = Meter(network)
 
@@ -96,10 +108,11 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         recompute = recomputing(self.network) if self.settings.recompute else nullcontext()
-        with only_run(self.folder), stopping_on_signals(self._stop), recompute:
+        alone = only_run(self.folder) if self.ranks.first else nullcontext()
+        with alone, stopping_on_signals(self._stop), recompute:
             self.resume()
             self._begin()
-            while not self.done and not self.stopping:
+            while not self.done and not self.leaving:
                 self.step()
                 self._look_around()
             self._end()
@@ -116,8 +129,7 @@ class Trainer:
         rate = self.settings.schedule.share(self.standing.step, self.settings.steps)
         self.optimizers.set_rate(rate)
         batch = collate(list(islice(self.stream, self.settings.rows))).to(self.device)
-        parts = batch.split(self.settings.micro_rows or len(batch))
-        total = add(self.accumulate(part) for part in parts)
+        total = self.ranks.add(self.learn(self.ranks.share(batch)))
         norm = self.update(total)
         tokens = int(batch.mask.sum())
         self.standing.step += 1
@@ -130,12 +142,22 @@ class Trainer:
                 "lower optimizer.rate, or raise schedule.warmup"
             )
 
-    def accumulate(self, batch: Batch) -> Loss:
-        """Add the gradient of a batch to what is there; its loss."""
-        with self._precision():
-            loss = self.objective.loss(self.network, batch)
-        if loss.total.requires_grad:
-            torch.autograd.backward(loss.total)
+    def learn(self, batch: Batch) -> Loss:
+        """The gradient of a batch, a micro-batch at a time; its loss."""
+        parts = list(batch.split(self.settings.micro_rows or len(batch)))
+        last = len(parts) - 1
+        return add(self.accumulate(part, number == last) for number, part in enumerate(parts))
+
+    def accumulate(self, batch: Batch, last: bool = True) -> Loss:
+        """Add the gradient of a batch to what is there; its loss.
+
+        With the `last` one, the gradients of all processes are added.
+        """
+        with self.ranks.accumulating(self.learner, last):
+            with self._precision():
+                total, loss = self.learner(batch)
+            if total.requires_grad:
+                torch.autograd.backward(total)
         return loss.detach()
 
     def update(self, total: Loss) -> Tensor:
@@ -143,8 +165,8 @@ class Trainer:
 
         A step that is not finite leaves the parameters and what the optimizer keeps as they were.
         """
-        self.optimizers.divide_gradients(total.weight)
-        norm = self.optimizers.clip(self.settings.clip or math.inf)
+        weight = self.ranks.gradient_weight(total.weight)
+        norm = self.optimizers.divide_gradients(weight, self.settings.clip or math.inf)
         if bool((norm + total.total).isfinite()):
             self.optimizers.step()
             self.standing.refused_in_a_row = 0
@@ -162,10 +184,10 @@ class Trainer:
         assert self.validation is not None
         with self._precision(), self._averaged():
             losses = (
-                self.objective.loss(self.network, batch.to(self.device)).detach()
-                for batch in self.validation()
+                self.objective.loss(self.network, batch.to(self.device)).detach() * share
+                for batch, share in self.ranks.portion(self.validation())
             )
-            means = add(losses).means()
+            means = self.ranks.add(add(losses)).means()
         if self.bytes_per_token is not None:
             means["bits_per_byte"] = means["loss"] / math.log(2) / self.bytes_per_token
         return means
@@ -175,9 +197,9 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint now."""
         started = time.perf_counter()
-        save_snapshot(
-            self._checkpoints, self.standing.step, take_snapshot(self), self.settings.keep
-        )
+        settle(self.network)
+        snapshot, step = take_snapshot(self), self.standing.step
+        save_snapshot(self._checkpoints, step, snapshot, self.settings.keep, self.ranks)
         self._saved_at = time.perf_counter()
         self._saving_took = self._saved_at - started
 
@@ -185,15 +207,16 @@ class Trainer:
         """Go on from the newest checkpoint, if there is one; ValueError if it is of another run."""
         found = snapshots(self._checkpoints)
         if found:
-            restore(self, load_snapshot(found[-1]), found[-1])
-            self.log.forget_after(self.standing.step)
-        else:
-            self.log.path.unlink(missing_ok=True)
+            restore(self, load_snapshot(found[-1], weights_of(self)), found[-1])
+        if self.ranks.first:
+            self.log.forget_after(self.standing.step if found else None)
 
     def save_model(self) -> Path:
         """Write the model as a Hugging Face folder, with the averaged weights if there are any."""
         with self._averaged():
-            save_folder(self.network, self.folder / MODEL, self.tokenizer)
+            whole = self.ranks.whole(self.network)
+            if self.ranks.first:
+                save_folder(whole, self.folder / MODEL, self.tokenizer)
         return self.folder / MODEL
 
     # What happens between steps
@@ -201,7 +224,7 @@ class Trainer:
     def _begin(self) -> None:
         dtype = torch.bfloat16 if self._half else torch.float32
         if self.settings.measure_peak:
-            self.meter.peak = matrix_product_peak(self.device, dtype)
+            self.meter.peak = matrix_product_peak(self.device, dtype) * self.ranks.size
         self.log.tell(
             "start",
             step=self.standing.step,
@@ -237,8 +260,9 @@ class Trainer:
         every = self.settings.sample_every or self.settings.validate_every or often
         if self.settings.samples and (last or step % every == 0):
             self._sample()
-        if self._saving_is_due():
+        if self.ranks.decided(self._saving_is_due(), self.device):
             self.save()
+        self.leaving = self.ranks.any(self.stopping, self.device)
 
     def _validated(self, means: dict[str, float]) -> None:
         standing = self.standing
@@ -253,10 +277,11 @@ class Trainer:
             standing.stopped_early = True
 
     def _sample(self) -> None:
-        assert isinstance(self.network, Decoder)
         assert self.tokenizer is not None
         with self._averaged():
-            texts = write_samples(self.network, self.tokenizer, self.settings)
+            whole = self.ranks.whole(self.network)
+            assert isinstance(whole, Decoder)
+            texts = write_samples(whole, self.tokenizer, self.settings) if self.ranks.first else []
         self.log.tell("samples", step=self.standing.step, samples=texts)
 
     def _saving_is_due(self) -> bool:
@@ -270,6 +295,8 @@ class Trainer:
         if self.done and not (validated and self.settings.patience is not None):
             self.save_model()
         self.log.tell("end", step=self.standing.step, finished=self.done)
+        if self.ranks.first:
+            draw_curves(self.log.path, self.folder / CURVES)
 
     # What surrounds it
 

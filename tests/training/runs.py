@@ -27,7 +27,7 @@ def trainer(folder: Path, objective=None, fields=FIELDS, **changes) -> Trainer:
     """A trainer on the documents of the objectives' tests."""
     options = {
         key: changes.pop(key)
-        for key in ("tokenizer", "validation", "bytes_per_token", "listeners")
+        for key in ("tokenizer", "validation", "bytes_per_token", "listeners", "ranks")
         if key in changes
     }
     chosen = settings(**changes)

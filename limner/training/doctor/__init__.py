@@ -1,0 +1,1 @@
+"""Before a long run: will it fit, and will it learn what it should?"""
