@@ -1,9 +1,10 @@
 # Every target works from a fresh clone: the environment in .venv is made when it is missing and
 # brought up to date when pyproject.toml, constraints.txt, this file or the C++ kernels change.
+# The web page is built anew when its source in lab/ changes, where there is Node.js for it.
 
 PYTHON ?= python3
 MODEL ?= smollm2-135m-instruct
-DEFAULT_PROMPT = What is the capital of France?
+PORT ?= 8000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,6 +16,7 @@ CORE := $(VENV)/.installed-core
 TEST := $(VENV)/.installed-test
 DOCS := $(VENV)/.installed-docs
 DEV := $(VENV)/.installed-dev
+PAGE_TOOLS := lab/node_modules/.installed-tools
 
 # A question may hold any character, "$" too: take it as typed and hand it on through the environment.
 ifdef PROMPT
@@ -22,23 +24,26 @@ override PROMPT := $(value PROMPT)
 export PROMPT
 endif
 
+BENCHMARKS := kernels decode prefill startup
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab test lint format docs bench dev clean
+.PHONY: help lab test lint page-test format docs bench bench-peers dev clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
-lab: $(CORE)  ## talk to a small model; make lab PROMPT="..." asks one question
+lab: $(CORE)  ## serve a small model and its web page; make lab PROMPT="..." asks one question
 	@$(BIN)/limner pull $(MODEL) > /dev/null
-	@if [ -z "$$PROMPT" ] && [ -t 0 ]; then \
-		$(BIN)/limner chat $(MODEL); \
-	else \
-		$(BIN)/limner generate $(MODEL) -- "$${PROMPT:-$(DEFAULT_PROMPT)}" < /dev/null; \
-	fi
+	@if [ -n "$$PROMPT" ]; then \
+		exec $(BIN)/limner generate $(MODEL) -- "$$PROMPT" < /dev/null; \
+	fi; \
+	$(BIN)/python -m limner.serving.build_page; \
+	exec $(BIN)/limner serve $(MODEL) port=$(PORT) log=text
 
 # One thread a worker: several workers that each start a thread for every core slow one another down.
 test: lint  ## check style, types and room order, then run the tests
+	@$(BIN)/python -m limner.serving.build_page || true
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 $(PYTEST)
 
 lint: $(TEST)  ## ruff, mypy and the order of the rooms
@@ -46,6 +51,9 @@ lint: $(TEST)  ## ruff, mypy and the order of the rooms
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+page-test: $(PAGE_TOOLS)  ## check and test the source of the web page; needs Node.js
+	cd lab && npm run check && npm test
 
 format: $(TEST)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix
@@ -55,7 +63,11 @@ docs: $(DOCS)  ## build the pages into docs/_build; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
 
 bench: $(TEST)  ## measure limner beside its peers on this machine
-	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+	@for benchmark in $(BENCHMARKS); do echo "== $$benchmark"; $(BIN)/python -m "benchmarks.$$benchmark" || exit 1; done
+
+bench-peers: $(TEST)  ## install the programs that the benchmarks compare with, into .peers
+	$(PIP) install --target .peers --upgrade --no-deps openvino openvino-genai openvino-tokenizers diskcache
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DMTMD_BUILD=OFF" $(PIP) install --target .peers --upgrade --no-deps --no-binary llama-cpp-python llama-cpp-python
 
 dev: $(DEV)  ## everything a contributor needs, and the checks before each commit
 	@if [ -e .git ]; then $(BIN)/pre-commit install; fi
@@ -65,7 +77,7 @@ clean:  ## delete what was built; .venv and downloaded models stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that no other package can pull in another build of it.
-$(CORE): pyproject.toml constraints.txt Makefile hatch_build.py limner/kernels/build.py $(wildcard limner/kernels/cpp/*)
+$(CORE): pyproject.toml constraints.txt Makefile hatch_build.py limner/kernels/build.py limner/serving/build_page.py $(wildcard limner/kernels/cpp/*)
 	@command -v "$(PYTHON)" > /dev/null || { \
 		echo "limner needs Python 3.11 or newer, and there is no $(PYTHON): name one with PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "limner needs Python 3.11 or newer, and " \
@@ -74,12 +86,13 @@ $(CORE): pyproject.toml constraints.txt Makefile hatch_build.py limner/kernels/b
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(PIP) install --quiet --upgrade pip
 	@$(INSTALL) torch
-	@$(INSTALL) --quiet --editable .
+	@$(INSTALL) --quiet --editable '.[serve]'
 	@touch $@
 
 $(TEST): $(CORE)
 	@echo "Installing what the tests need"
 	@$(INSTALL) --quiet --group test --group lint
+	@$(BIN)/python -m limner.kernels.build --all
 	@touch $@
 
 $(DOCS): $(CORE)
@@ -90,4 +103,9 @@ $(DOCS): $(CORE)
 $(DEV): $(CORE)
 	@echo "Installing what contributors need"
 	@$(INSTALL) --quiet --group dev
+	@$(BIN)/python -m limner.kernels.build --all
 	@touch $@ $(TEST) $(DOCS)
+
+$(PAGE_TOOLS): lab/package-lock.json
+	cd lab && npm ci
+	@touch $@
