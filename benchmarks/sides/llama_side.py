@@ -11,6 +11,8 @@ from typing import Any  # noqa: E402
 import llama_cpp  # noqa: E402
 import numpy  # noqa: E402
 
+QUIET = llama_cpp.llama_log_callback(lambda *_: None)
+llama_cpp.llama_log_set(QUIET, None)
 llama_cpp.llama_backend_init()
 model_settings = llama_cpp.llama_model_default_params()
 model_settings.n_gpu_layers = 0

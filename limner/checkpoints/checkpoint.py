@@ -188,6 +188,11 @@ def named_tensors(network: nn.Module) -> dict[str, Tensor]:
     return parameters | dict(network.named_buffers())
 
 
+def named_weights(network: nn.Module) -> dict[str, Tensor | Packed | None]:
+    """Parameters, buffers and packed weights."""
+    return named_tensors(network) | dict(packed_weights(network))
+
+
 def place(
     network: nn.Module,
     name: str,
@@ -204,8 +209,7 @@ def place(
         assert isinstance(tensor, Tensor)
         set_tensor(network, name, tensor.to(device), dtype, path)
         return
-    shape = (tensor.outputs, tensor.inputs) if isinstance(tensor, PackedWeight) else tensor.shape
-    check_shape(name, tuple(shape), module.shape, path)
+    check_shape(name, tuple(tensor.shape), module.shape, path)
     if isinstance(tensor, PackedWeight):
         module.weight = tensor
     else:
@@ -248,7 +252,7 @@ def save_folder(
     """
     config = network.config
     family = find_family(config.family)
-    weights = named_tensors(network) | dict(packed_weights(network))
+    weights = named_weights(network)
     fields = family.write_config(config) | {"dtype": str(network.dtype).removeprefix("torch.")}
     tensors = _their_tensors(family.translations(config), weights)
     write_folder(tensors, fields, folder, tokenizer, max_shard_bytes)

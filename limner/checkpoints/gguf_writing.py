@@ -17,7 +17,7 @@ from gguf.quants import quantize
 from numpy.typing import NDArray
 from torch import Tensor
 
-from limner.checkpoints.checkpoint import named_tensors
+from limner.checkpoints.checkpoint import named_weights, plain
 from limner.checkpoints.disk import (
     explain_full_disk,
     require_space,
@@ -28,6 +28,7 @@ from limner.models.families import GGUF_FAMILIES, GGUFFamily, find_family
 from limner.models.families.gguf_header import GGUFHeader
 from limner.models.network import Network
 from limner.models.translation import Translation
+from limner.nn.packed import Packed
 from limner.tokenizers import Tokenizer
 from limner.tokenizers.gguf_writing import tokenizer_to_gguf
 
@@ -105,7 +106,7 @@ def save_gguf(
     require_space(path.parent, needed, "a GGUF file")
     staging = staging_folder(path.parent, f".{path.name}.unfinished")
     with staging as folder, explain_full_disk(path.parent, needed, "a GGUF file"):
-        tensors = _tensors(header, translations, named_tensors(network), "cpu")
+        tensors = _tensors(header, translations, named_weights(network), "cpu")
         _write(folder / "model.gguf", fields | dict(metadata or {}), rows, tensors, progress)
         os.replace(folder / "model.gguf", path)
         sync_folder(path.parent)
@@ -150,7 +151,7 @@ def _table(
     network: Network, header: GGUFHeader, translations: tuple[Translation, ...], format: str
 ) -> Iterator[_Row]:
     """Names, shapes and formats of all tensors, worked out without computing any."""
-    named = dict(_tensors(header, translations, named_tensors(network), "meta"))
+    named = dict(_tensors(header, translations, named_weights(network), "meta"))
     tied = OUTPUT not in named
     for name, tensor in named.items():
         yield _Row(name, tuple(tensor.shape), _format_of(name, tensor.shape, format, tied))
@@ -169,15 +170,22 @@ def _format_of(name: str, shape: torch.Size, format: str, tied: bool) -> GGMLQua
 def _tensors(
     header: GGUFHeader,
     translations: tuple[Translation, ...],
-    ours: Mapping[str, Tensor],
+    ours: Mapping[str, Tensor | Packed | None],
     device: str,
 ) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the file in float32, computed when asked for."""
     yield from header.tensors.items()
     for rule in translations:
         # Before what the rule computes, which would round once more in 16 bits.
-        parts = [ours[name].detach().to(device, torch.float32) for name in rule.ours]
+        parts = [_as_float(ours[name], device) for name in rule.ours]
         yield from zip(rule.theirs, rule.save(parts), strict=True)
+
+
+def _as_float(weight: Tensor | Packed | None, device: str) -> Tensor:
+    """A weight in float32; on the meta device its shape only."""
+    if device == "meta" and weight is not None:
+        return torch.empty(weight.shape, device=device)
+    return plain(weight).to(device, torch.float32)
 
 
 def _write(

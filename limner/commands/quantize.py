@@ -157,9 +157,11 @@ def measure(
     """The perplexity of the texts to measure on; None for what is no decoder, or if not wanted."""
     from limner.evaluation.perplexity import perplexity
     from limner.models.decoder import Decoder
+    from limner.nn.packed import set_activation_bits
 
     if not settings.measure or not isinstance(network, Decoder):
         return None
+    set_activation_bits(network, 16)  # as a model is loaded, so that weights alone are judged
     text, limit = "\n\n".join(texts.held_out), settings.measure
     return perplexity(network, tokenizer, text, limit=limit, progress=partial(report, "measuring"))
 

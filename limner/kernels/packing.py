@@ -47,6 +47,11 @@ class PackedWeight:
     outputs: int
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(N, K)."""
+        return self.outputs, self.inputs
+
+    @property
     def inputs(self) -> int:
         """K."""
         return inputs_of(self.scales)
@@ -328,6 +333,11 @@ class PackedFloats:
 
     values: Tensor
     outputs: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, K)."""
+        return self.outputs, self.inputs
 
     @property
     def inputs(self) -> int:

@@ -27,6 +27,7 @@ CALLS = {
     "embed_packed": (torch.tensor([1, 4]), TABLE.codes, TABLE.scales, 40),
     "rotary_angles": (torch.arange(3), torch.rand(4), 1.0),
     "rotate": (torch.randn(3, 2, 8), torch.rand(3, 4), torch.rand(3, 4), False),
+    "with_remainder": (torch.randn(3, 64),),
     "argmax": (torch.randn(3, 5),),
     "draw": (torch.randn(3, 5), torch.rand(3, dtype=torch.float64), torch.rand(3)),
     "logsumexp": (torch.randn(3, 5),),

@@ -68,8 +68,7 @@ def test_numbers_do_not_depend_on_chunks_or_company_where_the_kernels_attend():
     for start, end in ((0, 7), (7, 39), (39, 40)):
         step = cache.step([(0, 3), (1, end - start)])
         chosen = [torch.cat((heads[:, :3], heads[:, start:end]), 1) for heads in (query, key, key)]
-        query, key, value = chosen
-        parts.append(step.attend(0, query, key, value, scoring)[:, 3:])
+        parts.append(step.attend(0, chosen[0], chosen[1], chosen[2], scoring)[:, 3:])
         cache.advance([(1, end - start)])
     assert torch.equal(torch.cat(parts, 1), expected)
 
