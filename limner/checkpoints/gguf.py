@@ -9,10 +9,11 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
-from limner.checkpoints.gguf_blocks import UNPACK, dequantize, one_thread
+from limner.checkpoints.gguf_blocks import UNPACK, dequantize
 from limner.checkpoints.gguf_header import MAGIC, GGUFTensor, read_header
 from limner.checkpoints.tensors import CorruptFileError, MappedFile
 from limner.kernels import GGUFKind, PackedWeight, from_gguf
+from limner.kernels.library import one_torch_thread
 
 __all__ = ["MAGIC", "GGUFFile", "GGUFTensor"]
 
@@ -108,7 +109,7 @@ class GGUFFile:
         kind = self.format(name)
         if kind not in get_args(GGUFKind) or len(self.shape(name)) != 2:
             return None
-        with one_thread():
+        with one_torch_thread():
             return from_gguf(self.blocks(name), cast("GGUFKind", kind))
 
     def _read_blocks(self, tensor: GGUFTensor, dtype: torch.dtype) -> Tensor:

@@ -7,12 +7,13 @@ The multiplication and the addition round separately, which makes results bit-eq
 N blocks, S groups in a block (K-quants have 8 or 16, the older formats one).
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from limner.kernels.library import one_torch_thread
 
 # One step writes 1 MB of float32: its temporaries stay in the second-level cache, and the fixed
 # cost of a dozen operator calls stays small beside the work.
@@ -38,25 +39,11 @@ def dequantize(blocks: Tensor, format: str, out: Tensor) -> None:
     unpack = UNPACK[format]
     weights = out.view(blocks.shape[0], -1)  # (N, weights of a block)
     step = WEIGHTS_PER_STEP // weights.shape[1]
-    with one_thread():
+    # Thousands of small operators would wait at the barriers of two threads: 10 to 40 seconds were
+    # measured on a busy machine, against one with one thread.
+    with one_torch_thread():
         for part, target in zip(blocks.split(step), weights.split(step), strict=True):
             _write(unpack(part), target)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep operators on the calling thread.
-
-    Two threads save a tenth of a second on 135M weights while the cores are idle. When other
-    processes keep them busy, the thousands of small operators wait at their barriers instead:
-    10 to 40 seconds were measured, against one second with one thread.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _write(groups: Groups, target: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ from limner.inference.scheduler import Scheduler, Work
 from limner.inference.sequence import Event, Sequence
 from limner.inference.speculation import Speculation
 from limner.inference.stopping import TextDecoder, Transcript
+from limner.kernels.library import one_torch_thread
 from limner.nn.paged import PAGE_SIZE
 
 
@@ -176,6 +178,10 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Compute up to `token_budget` tokens; return what happened to which sequence."""
+        with one_torch_thread() if self.runner.on_kernels else nullcontext():
+            return self._step()
+
+    def _step(self) -> list[Event]:
         work = self.scheduler.plan()
         if self.speculation is not None:
             work = self.scheduler.lengthen(work, self.speculation.guess)

@@ -90,6 +90,11 @@ class Runner:
         if isinstance(network, Decoder) and isinstance(cache, PagedCache) and watch is None:
             self.captured = CapturedSteps(network, cache)
 
+    @property
+    def on_kernels(self) -> bool:
+        """Whether kernels do nearly all of the work."""
+        return self.captured is not None and self.captured.possible
+
     def run(self, work: Sequence[Work]) -> Tensor:
         """The logits (R, V) after the last token of each work that draws, in their order.
 

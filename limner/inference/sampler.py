@@ -81,9 +81,11 @@ def draw(
     logits = logits if logits.dtype == torch.float64 else logits.float()
     guesses = guesses or {}
     plain = [n for n, row in enumerate(rows) if n not in guesses and is_plain(row)]
-    others = [n for n in range(len(rows)) if n not in plain]
-    judged = {others.index(n): guess for n, guess in guesses.items()}
+    if len(plain) == len(rows):
+        return _draw_plain(logits, rows)
     draws = dict(zip(plain, _draw_plain(_pick(logits, plain), _of(rows, plain)), strict=True))
+    others = [n for n in range(len(rows)) if n not in draws]
+    judged = {others.index(n): guess for n, guess in guesses.items()}
     changed = _draw_changed(_pick(logits, others), _of(rows, others), judged)
     draws |= zip(others, changed, strict=True)
     return [draws[n] for n in range(len(rows))]
@@ -93,16 +95,17 @@ def _draw_plain(logits: Tensor, rows: Sequence[Row]) -> list[Draw]:
     """Choose for rows that leave their logits (R, V) as they are, at any temperature."""
     if not rows:
         return []
-    temperatures = torch.tensor([row.sampling.temperature for row in rows], device=logits.device)
+    values = [row.sampling.temperature for row in rows]
+    temperatures = torch.tensor(values, dtype=torch.float32, device=logits.device)
     random = [n for n, row in enumerate(rows) if not row.sampling.greedy]
     numbers = torch.zeros(len(rows), dtype=torch.float64, device=logits.device)
     if random:
         numbers = _replace(numbers, random, _numbers(_of(rows, random)).to(logits.device))
     tokens = kernels.draw(logits, numbers, temperatures).tolist()
+    scores = logits
+    if any(row.sampling.logprobs_of == "processed" for row in rows):
+        scores = logits / torch.where(temperatures > 0, temperatures, 1.0)[:, None]
     broken = [token < 0 for token in tokens]
-    warm = torch.where(temperatures > 0, temperatures, 1.0)[:, None]
-    wanted = any(row.sampling.logprobs_of == "processed" for row in rows)
-    scores = logits / warm if wanted else logits
     return _collect(logits, scores, rows, tokens, broken, [False] * len(rows))
 
 
