@@ -7,7 +7,7 @@ one parallel region.
 
 from limner.kernels.activations import Activation, activate, add, gated, multiply, scale
 from limner.kernels.attention import Places, attend, store
-from limner.kernels.attention_int8 import attend_int8, store_int8
+from limner.kernels.attention_int8 import attend_int8, round_heads, store_int8
 from limner.kernels.library import available, current, get_threads, set_threads, using
 from limner.kernels.linear import (
     linear_float,
@@ -62,6 +62,7 @@ __all__ = [
     "rms_norm",
     "rotary_angles",
     "rotate",
+    "round_heads",
     "scale",
     "set_threads",
     "store",

@@ -79,15 +79,15 @@ def attend_reference(
 def _text(cache: Tensor, pages: Tensor | None, text: int, position: int) -> Tensor:
     """What a text holds up to `position`, (K, position + 1, W)."""
     listed = [text] if pages is None else pages[text].tolist()
-    cache = _slot_by_slot(cache)
+    cache = slot_by_slot(cache, cache.dim() == 5)
     size = cache.shape[2]
     parts = [cache[page] for page in listed[: position // size + 1]]
     return torch.cat(parts, 1)[:, : position + 1]
 
 
-def _slot_by_slot(cache: Tensor) -> Tensor:
-    """A cache as (P, K, S, W), whether or not it is interleaved."""
-    return cache if cache.dim() == 4 else cache.transpose(-1, -2).flatten(2, 3)
+def slot_by_slot(cache: Tensor, interleaved: bool) -> Tensor:
+    """A cache as (..., P, K, S, W), whether or not it is `interleaved`."""
+    return cache.transpose(-1, -2).flatten(-3, -2) if interleaved else cache
 
 
 def _attend_one(
@@ -103,14 +103,15 @@ def _attend_one(
     return mixed.flatten(0, 1)
 
 
-def _attend_fake(query: Tensor, keys: Tensor, values: Tensor, *_: Tensor | float | None) -> Tensor:
+def attend_fake(query: Tensor, keys: Tensor, values: Tensor, *_: Tensor | float | None) -> Tensor:
+    """The shape of what `attend` gives, for tracing."""
     return query.new_empty((*query.shape[:2], values.shape[-1]))
 
 
 @operator(
     "attend(Tensor query, Tensor keys, Tensor values, Tensor? pages, Tensor texts,"
     " Tensor positions, float scale, SymInt window, float softcap) -> Tensor",
-    _attend_fake,
+    attend_fake,
     attend_reference,
 )
 def _attend(
@@ -128,9 +129,9 @@ def _attend(
     rows = rows_of(query.flatten(1))  # (N, H * W)
     output = empty((tokens, heads, values.shape[-1]), query)
     call(
-        "attend", rows, rows.stride(0), keys, None, _strides(keys), values, None, _strides(values),
-        *_page_table(pages, keys), contiguous(texts), contiguous(positions), scale, softcap, window,
-        output, tokens, heads, keys.shape[1], key_width, values.shape[-1],
+        "attend", rows, rows.stride(0), keys, None, strides_of(keys), values, None,
+        strides_of(values), *page_table(pages, keys), contiguous(texts), contiguous(positions),
+        scale, softcap, window, output, tokens, heads, keys.shape[1], key_width, values.shape[-1],
     )  # fmt: skip
     return output
 
@@ -148,23 +149,35 @@ def store_reference(
     heads: Tensor, cache: Tensor, pages: Tensor | None, texts: Tensor, positions: Tensor
 ) -> None:
     """`store` in plain PyTorch."""
-    _check_positions(cache, pages, positions)
-    size = _slots(cache)
+    check_positions(cache, pages, positions)
+    put(heads, cache, *page_and_slot(cache, pages, texts, positions))
+
+
+def page_and_slot(
+    cache: Tensor, pages: Tensor | None, texts: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The page of each token and its slot there, int64 (N)."""
+    size = slots_of(cache)
     page = texts if pages is None else pages[texts, positions // size].long()
-    slot = positions % size
+    return page, positions % size
+
+
+def put(heads: Tensor, cache: Tensor, page: Tensor, slot: Tensor) -> None:
+    """Write `heads` (..., K, W) to slots `slot` (...) of pages `page` (...)."""
     if cache.dim() == 4:
         cache[page, :, slot] = heads
     else:
         cache[page, :, slot // LANES, :, slot % LANES] = heads
 
 
-def _slots(cache: Tensor) -> int:
+def slots_of(cache: Tensor) -> int:
     """Slots of a page."""
     return cache.shape[2] if cache.dim() == 4 else cache.shape[2] * LANES
 
 
-def _check_positions(cache: Tensor, pages: Tensor | None, positions: Tensor) -> None:
-    room = _slots(cache) * (1 if pages is None else pages.shape[1])
+def check_positions(cache: Tensor, pages: Tensor | None, positions: Tensor) -> None:
+    """ValueError for a position that a text has no slot for."""
+    room = slots_of(cache) * (1 if pages is None else pages.shape[1])
     if positions.numel() and not (int(positions.min()) >= 0 and int(positions.max()) < room):
         raise ValueError(
             f"positions from {int(positions.min())} to {int(positions.max())} do not fit a cache "
@@ -180,16 +193,16 @@ def _check_positions(cache: Tensor, pages: Tensor | None, positions: Tensor) -> 
 def _store(
     heads: Tensor, cache: Tensor, pages: Tensor | None, texts: Tensor, positions: Tensor
 ) -> None:
-    _check_positions(cache, pages, positions)
+    check_positions(cache, pages, positions)
     count, head_count, width = heads.shape
     rows = rows_of(heads.flatten(1))  # (N, K * W)
     call(
-        "store", rows, rows.stride(0), cache, None, _strides(cache), *_page_table(pages, cache),
+        "store", rows, rows.stride(0), cache, None, strides_of(cache), *page_table(pages, cache),
         contiguous(texts), contiguous(positions), count, head_count, width,
     )  # fmt: skip
 
 
-def _strides(cache: Tensor) -> ctypes.Array[ctypes.c_int64]:
+def strides_of(cache: Tensor) -> ctypes.Array[ctypes.c_int64]:
     """Strides of pages, heads and slots, and the bytes the tensor spans, as C reads them."""
     interleaved = cache.dim() == 5
     inner = cache.stride()[2:] == (cache.shape[3] * LANES, LANES, 1)
@@ -200,9 +213,9 @@ def _strides(cache: Tensor) -> ctypes.Array[ctypes.c_int64]:
     return (ctypes.c_int64 * 4)(page, head, 0 if interleaved else slot, spanned)
 
 
-def _page_table(pages: Tensor | None, cache: Tensor) -> tuple[Tensor | None, int, int]:
+def page_table(pages: Tensor | None, cache: Tensor) -> tuple[Tensor | None, int, int]:
     """The table, pages a text, and slots a page."""
     if pages is None:
-        return None, 1, _slots(cache)
+        return None, 1, slots_of(cache)
     assert pages.dtype == torch.int32
-    return contiguous(pages), pages.shape[1], _slots(cache)
+    return contiguous(pages), pages.shape[1], slots_of(cache)

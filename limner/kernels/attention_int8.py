@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from limner.kernels.attention import (
-    LANES,
     Places,
-    _attend_fake,
-    _check_positions,
-    _page_table,
-    _slots,
-    _strides,
+    attend_fake,
     attend_reference,
+    check_positions,
+    page_and_slot,
+    page_table,
+    put,
+    slot_by_slot,
+    slots_of,
+    strides_of,
 )
 from limner.kernels.library import call, contiguous, empty, operator, rows_of, runs_on
 from limner.kernels.linear import SMALLEST
@@ -63,7 +65,7 @@ def attend_int8_reference(
     softcap: float,
 ) -> Tensor:
     """`attend_int8` in plain PyTorch; 0 for no window, no cap."""
-    wide_keys = keys * key_scales.unflatten(-1, (-1, 1, LANES))
+    wide_keys = slot_by_slot(keys, keys.dim() == 5) * key_scales.unsqueeze(-1)
     wide_values = values * value_scales.unsqueeze(-1)
     where = pages, texts, positions
     return attend_reference(query, wide_keys, wide_values, *where, scale, window, softcap)
@@ -72,7 +74,7 @@ def attend_int8_reference(
 def _attend_int8_fake(
     query: Tensor, keys: Tensor, scales: Tensor, values: Tensor, *_: Tensor | float | None
 ) -> Tensor:
-    return _attend_fake(query, keys, values)
+    return attend_fake(query, keys, values)
 
 
 @operator(
@@ -101,8 +103,8 @@ def _attend_int8(
     _check_cache(keys, key_scales)
     _check_cache(values, value_scales)
     call(
-        "attend", rows, rows.stride(0), keys, key_scales, _strides(keys), values, value_scales,
-        _strides(values), *_page_table(pages, keys), contiguous(texts), contiguous(positions),
+        "attend", rows, rows.stride(0), keys, key_scales, strides_of(keys), values, value_scales,
+        strides_of(values), *page_table(pages, keys), contiguous(texts), contiguous(positions),
         scale, softcap, window, output, tokens, heads, keys.shape[1], key_width, values.shape[-1],
     )  # fmt: skip
     return output
@@ -111,7 +113,7 @@ def _attend_int8(
 def _check_cache(cache: Tensor, scales: Tensor) -> None:
     assert cache.dtype == torch.int8
     assert scales.is_contiguous(), "scales are found by counting"
-    assert scales.shape == (*cache.shape[:2], _slots(cache))
+    assert scales.shape == (*cache.shape[:2], slots_of(cache))
 
 
 def store_int8(heads: Tensor, cache: Tensor, scales: Tensor, places: Places) -> None:
@@ -134,16 +136,10 @@ def store_int8_reference(
     positions: Tensor,
 ) -> None:
     """`store_int8` in plain PyTorch."""
-    _check_positions(cache, pages, positions)
-    size = _slots(cache)
-    page = texts if pages is None else pages[texts, positions // size].long()
-    slot = positions % size
-    codes, scale = round_heads(heads)
-    scales[page, :, slot] = scale
-    if cache.dim() == 4:
-        cache[page, :, slot] = codes
-    else:
-        cache[page, :, slot // LANES, :, slot % LANES] = codes
+    check_positions(cache, pages, positions)
+    page, slot = page_and_slot(cache, pages, texts, positions)
+    codes, scales[page, :, slot] = round_heads(heads)
+    put(codes, cache, page, slot)
 
 
 def round_heads(heads: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,11 +166,11 @@ def _store_int8(
     texts: Tensor,
     positions: Tensor,
 ) -> None:
-    _check_positions(cache, pages, positions)
+    check_positions(cache, pages, positions)
     _check_cache(cache, scales)
     count, head_count, width = heads.shape
     rows = rows_of(heads.flatten(1))  # (N, K * W)
     call(
-        "store", rows, rows.stride(0), cache, scales, _strides(cache), *_page_table(pages, cache),
+        "store", rows, rows.stride(0), cache, scales, strides_of(cache), *page_table(pages, cache),
         contiguous(texts), contiguous(positions), count, head_count, width,
     )  # fmt: skip

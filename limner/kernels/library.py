@@ -201,11 +201,6 @@ def call(name: str, *arguments: Any) -> None:
     getattr(library.handle, f"limner_{name}")(None if plan is None else plan.handle, *addresses)
 
 
-def capturing() -> Plan | None:
-    """The plan that operators of this thread add themselves to."""
-    return _chosen.plan
-
-
 @contextlib.contextmanager
 def adding_to(plan: Plan) -> Iterator[None]:
     """Let operators of this thread add themselves to `plan`."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from limner import kernels
-from limner.kernels.attention import LANES
+from limner.kernels.attention import LANES, put, slot_by_slot
 from limner.kernels.library import runs_on
 from limner.nn.cache import (
     CacheShape,
@@ -71,15 +71,15 @@ class PagedCache(RowCache):
                 self.give(row, range(1 + row * each, 1 + (row + 1) * each))
 
     def _allocate(self) -> None:
-        self.keys = [self._new_keys(shape) for shape in self.shapes]
+        self.keys = [self._new_keys(shape, self.dtype) for shape in self.shapes]
         self.values = [self._new(s.heads, s.value_width, self.dtype) for s in self.shapes]
 
-    def _new_keys(self, shape: CacheShape) -> Tensor:
+    def _new_keys(self, shape: CacheShape, dtype: torch.dtype) -> Tensor:
         # Values that are a part of their keys need these as they are.
         if self.dtype != torch.float32 or self.device.type != "cpu" or not shape.value_width:
-            return self._new(shape.heads, shape.key_width, self.dtype)
+            return self._new(shape.heads, shape.key_width, dtype)
         size = (1 + self.pages, shape.heads, self.page_size // LANES, shape.key_width, LANES)
-        return zeros_untouched(size, self.dtype, self.device)
+        return zeros_untouched(size, dtype, self.device)
 
     def _new(self, heads: int, width: int, dtype: torch.dtype) -> Tensor:
         size = (1 + self.pages, heads, self.page_size, width)
@@ -139,8 +139,8 @@ class PagedCache(RowCache):
         for row, count in work:
             self.lengths[row] += count
 
-    def takes_kernels(self, *tensors: Tensor) -> bool:
-        """Whether the kernels can attend with these queries, keys or values."""
+    def takes_kernels(self, layer: int, *tensors: Tensor) -> bool:
+        """Whether the kernels can attend in `layer` with these queries, keys or values."""
         return self.device.type == "cpu" and self.dtype == torch.float32 and runs_on(*tensors)
 
     def store(self, layer: int, key: Tensor, value: Tensor, places: kernels.Places) -> None:
@@ -149,32 +149,40 @@ class PagedCache(RowCache):
         if self.shapes[layer].value_width:
             kernels.store(value, self.values[layer], places)
 
-    def lay_out(
-        self, layer: int, width: int, step: PagedStep
-    ) -> tuple[Tensor, Tensor, kernels.Places]:
-        """Keys, values of `width`, and where they stand, as the kernels read them."""
+    def mix(
+        self, layer: int, query: Tensor, width: int, scoring: Scoring, places: kernels.Places
+    ) -> Tensor:
+        """Mix values of `width` for `query` (N, H, W), by the kernels."""
         keys, values = self.keys[layer], self.values[layer]
-        return keys, values if values.shape[-1] else keys[..., :width], step.places
+        values = values if self.shapes[layer].value_width else keys[..., :width]
+        scale, window, softcap = scoring.scale, scoring.window, scoring.softcap
+        return kernels.attend(query, keys, values, places, scale, window, softcap)
 
     def write(self, layer: int, page: Tensor, slot: Tensor, key: Tensor, value: Tensor) -> None:
         """Write `key`, `value` (n, C, K, W) to slots `slot` (n, C) of pages `page` (n, C)."""
-        keys = self.keys[layer]
-        if keys.dim() == 5:
-            keys[page, :, slot // LANES, :, slot % LANES] = key
-        else:
-            keys[page, :, slot] = key
+        put(key, self.keys[layer], page, slot)
         if self.shapes[layer].value_width:
-            self.values[layer][page, :, slot] = value
+            put(value, self.values[layer], page, slot)
 
     def read(self, layer: int, pages: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Copies of the keys and values, of `width`, in `pages` (n, p), as (n, K, p * S, W)."""
-        keys = self.keys[layer][pages]  # (n, p, K, S, W) or (n, p, K, S / 16, W, 16)
-        if keys.dim() == 6:
-            keys = keys.transpose(-1, -2).flatten(3, 4)
-        keys = keys.transpose(1, 2).flatten(2, 3)
+        keys = side_by_side(self.keys_of(layer, pages))
         if not self.shapes[layer].value_width:
             return keys, keys[..., :width]
-        return keys, self.values[layer][pages].transpose(1, 2).flatten(2, 3)
+        return keys, side_by_side(self.values_of(layer, pages))
+
+    def keys_of(self, layer: int, pages: Tensor) -> Tensor:
+        """Copies of the keys in `pages` (n, p), as (n, p, K, S, W)."""
+        return slot_by_slot(self.keys[layer][pages], self.keys[layer].dim() == 5)
+
+    def values_of(self, layer: int, pages: Tensor) -> Tensor:
+        """Copies of the values in `pages` (n, p), as (n, p, K, S, W)."""
+        return self.values[layer][pages]
+
+
+def side_by_side(pages: Tensor) -> Tensor:
+    """The slots of a row's pages one behind another: (n, p, K, S, W) as (n, K, p * S, W)."""
+    return pages.transpose(1, 2).flatten(2, 3)
 
 
 @dataclass
@@ -229,14 +237,11 @@ class PagedStep(CacheStep):
     ) -> Tensor:
         """Keep the new keys and values, then mix."""
         plain = scoring.causal and scoring.bias is None and scoring.pattern is None
-        if not (plain and self.cache.takes_kernels(query, key, value)):
+        if not (plain and self.cache.takes_kernels(layer, query, key, value)):
             return super().attend(layer, query, key, value, scoring)
         self.cache.store(layer, key.flatten(0, 1), value.flatten(0, 1), self.places)
-        keys, values, places = self.cache.lay_out(layer, value.shape[-1], self)
-        mixed = kernels.attend(
-            query.flatten(0, 1), keys, values, places, scoring.scale, scoring.window,
-            scoring.softcap,
-        )  # fmt: skip
+        rows, width = query.flatten(0, 1), value.shape[-1]
+        mixed = self.cache.mix(layer, rows, width, scoring, self.places)
         return mixed.view(*query.shape[:-1], -1)
 
     def keep(self, layer: int, group: Group, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

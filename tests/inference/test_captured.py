@@ -31,8 +31,8 @@ def tiny(name, weights="float", bits=8):
     return network
 
 
-def answers(network, captured, prompts):
-    engine = Engine(network, rows=4, capacity=40)
+def answers(network, captured, prompts, **options):
+    engine = Engine(network, rows=4, capacity=40, **options)
     assert engine.runner.captured is not None
     engine.runner.captured.possible &= captured
     sampling = Sampling(temperature=0.7, seed=1, max_tokens=9, ignore_eos=True, logprobs=2)
@@ -50,6 +50,13 @@ def test_captured_answers_are_equal_to_the_last_bit(name, weights, bits):
     engine, replayed = answers(network, True, PROMPTS)
     assert engine.runner.captured.sizes
     assert replayed == answers(network, False, PROMPTS)[1]
+
+
+def test_steps_over_a_cache_of_8_bits_are_captured_too():
+    network = tiny("llama-grouped")
+    engine, replayed = answers(network, True, PROMPTS, cache_bits=8)
+    assert engine.runner.captured.sizes
+    assert replayed == answers(network, False, PROMPTS, cache_bits=8)[1]
 
 
 @pytest.mark.parametrize("name", sorted(OTHERS))

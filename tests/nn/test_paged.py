@@ -45,7 +45,7 @@ def test_a_decode_step_reads_only_what_it_is_given(name, dtype):
     for row, pages in ((0, [7, 3, 1]), (1, [2, 9, 4]), (3, [5, 6, 20])):
         cache.give(row, pages)
         network(tokens[row, : held[row]][None], state=cache.step([(row, held[row])]))
-    rows = [3, 0, 1] if cache.takes_kernels(torch.zeros(1)) else [3, 0, 2, 1]
+    rows = [3, 0, 1] if cache.takes_kernels(0, torch.zeros(1)) else [3, 0, 2, 1]
     places = torch.tensor([held.get(row, -1) for row in rows])
     step = cache.decode_step(torch.tensor(rows), places)
     hidden = network(tokens[rows, places][None], places[None], step)[0]
@@ -60,7 +60,7 @@ def test_a_decode_step_reads_only_what_it_is_given(name, dtype):
 @torch.inference_mode()
 def test_numbers_do_not_depend_on_chunks_or_company_where_the_kernels_attend():
     cache = PagedCache([CacheShape(2, 8, 8)], rows=2, capacity=48, page_size=16)
-    if not cache.takes_kernels(torch.zeros(1)):
+    if not cache.takes_kernels(0, torch.zeros(1)):
         pytest.skip("the kernels are not built")
     query, key, scoring = torch.randn(1, 40, 4, 8), torch.randn(1, 40, 2, 8), Scoring(0.3)
     expected = cache.step([(0, 40)]).attend(0, query, key, key, scoring)

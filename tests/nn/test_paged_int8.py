@@ -3,20 +3,21 @@
 import pytest
 import torch
 
+from limner.kernels import round_heads
 from limner.nn.cache import CacheShape
 from limner.nn.paged import PagedCache
-from limner.nn.paged_int8 import Int8PagedCache, rounded
+from limner.nn.paged_int8 import Int8PagedCache
 from limner.nn.scoring import Scoring
 from tests.nn.test_paged import texts, tiny
 
 
 def test_rounding_is_within_half_a_step_and_keeps_what_is_not_finite_visible():
     heads = torch.randn(5, 3, 64) * torch.logspace(-6, 6, 5)[:, None, None]
-    codes, scales = rounded(heads)
+    codes, scales = round_heads(heads)
     error = (codes * scales[..., None] - heads).abs()
     assert (error <= 0.5001 * heads.abs().amax(-1, keepdim=True) / 127).all()
-    assert rounded(torch.zeros(1, 4))[0].tolist() == [[0, 0, 0, 0]]
-    codes, scales = rounded(torch.tensor([[1.0, torch.nan], [1.0, torch.inf]]))
+    assert round_heads(torch.zeros(1, 4))[0].tolist() == [[0, 0, 0, 0]]
+    codes, scales = round_heads(torch.tensor([[1.0, torch.nan], [1.0, torch.inf]]))
     assert (codes * scales[..., None]).isnan().all(-1).tolist() == [True, True]
 
 
@@ -41,7 +42,7 @@ def test_the_next_token_is_nearly_as_likely(name, dtype):
 @torch.inference_mode()
 def test_numbers_do_not_depend_on_chunks_or_company_where_the_kernels_attend():
     cache = Int8PagedCache([CacheShape(2, 8, 8)], rows=2, capacity=48, page_size=16)
-    if not cache.takes_kernels(torch.zeros(1)):
+    if not cache.takes_kernels(0, torch.zeros(1)):
         pytest.skip("the kernels are not built")
     query, key, scoring = torch.randn(1, 40, 4, 8), torch.randn(1, 40, 2, 8), Scoring(0.3)
     expected = cache.step([(0, 40)]).attend(0, query, key, key, scoring)
