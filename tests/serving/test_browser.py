@@ -114,9 +114,9 @@ def test_an_answer_is_seen_while_it_is_written_and_can_be_stopped(open_page, liv
     page.get_by_role("radiogroup").get_by_text("Tokens").click()
     ask(page, "the model")
     tokens = tokens_of(page)
-    tokens.nth(3).wait_for()
+    tokens.nth(3).wait_for(state="attached")
     seen = tokens.count()
-    tokens.nth(seen + 3).wait_for()
+    tokens.nth(seen + 3).wait_for(state="attached")
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("stopped by you").wait_for()
     assert 0 < tokens.count() < 8000
@@ -125,6 +125,20 @@ def test_an_answer_is_seen_while_it_is_written_and_can_be_stopped(open_page, liv
     while thread.running or thread.engine.busy:
         assert time.monotonic() < deadline, "the stopped answer is still computed"
         time.sleep(0.01)
+
+
+def test_a_question_asked_before_the_models_are_known_waits_for_them(open_page, live):
+    page = open_page(live)
+    held = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.reload()
+    ask(page, "an early question")
+    assert page.get_by_role("log").count() == 0
+    assert page.get_by_role("textbox", name="Your message").input_value() == "an early question"
+    held.pop().continue_()
+    page.get_by_role("button", name="Ask again").wait_for()
+    assert "an early question" in page.get_by_role("log").inner_text()
+    assert page.get_by_role("textbox", name="Your message").input_value() == ""
 
 
 def test_conversations_stay_in_the_browser(open_page, live):

@@ -1,22 +1,43 @@
 import { ActionIcon, Textarea, Tooltip } from "@mantine/core";
-import { useEffect, useRef, useState } from "react";
+import { useEffect, useEffectEvent, useRef, useState } from "react";
 
 import { Icon } from "../shell/Icon";
 import { useLab } from "../shell/lab";
 import classes from "./Composer.module.css";
 
-/** Where the question is written: Enter sends it, Shift and Enter begin a line, Escape stops. */
+/**
+ * Where the question is written: Enter sends it, Shift and Enter begin a line, Escape stops.
+ *
+ * A question sent before the models are known waits for them.
+ */
 export function Composer() {
-  const { chat, model } = useLab();
+  const { chat, model, loading } = useLab();
   const [text, setText] = useState("");
+  const [held, setHeld] = useState(false);
   const field = useRef<HTMLTextAreaElement>(null);
-  const sendable = text.trim() !== "" && model !== null && !chat.occupied;
+  const sendable = text.trim() !== "" && (model !== null || loading) && !chat.occupied;
   useEffect(() => field.current?.focus({ preventScroll: true }), []);
+
+  const ask = () => {
+    chat.ask(text);
+    setText("");
+    setHeld(false);
+  };
+  const askHeld = useEffectEvent(ask);
+  useEffect(() => {
+    if (!held || model === null) return;
+    const soon = setTimeout(askHeld);
+    return () => clearTimeout(soon);
+  }, [held, model]);
 
   const send = () => {
     if (!sendable) return;
-    chat.ask(text);
-    setText("");
+    if (model === null) setHeld(true);
+    else ask();
+  };
+  const write = (written: string) => {
+    setText(written);
+    setHeld(false);
   };
   const typed = (event: React.KeyboardEvent) => {
     if (event.key === "Escape" && chat.occupied) chat.stop();
@@ -42,7 +63,7 @@ export function Composer() {
         minRows={1}
         maxRows={10}
         value={text}
-        onChange={(event) => setText(event.currentTarget.value)}
+        onChange={(event) => write(event.currentTarget.value)}
         onKeyDown={typed}
       />
       {chat.occupied ? (
@@ -60,6 +81,7 @@ export function Composer() {
             radius="xl"
             aria-label="Send"
             disabled={!sendable}
+            loading={held && loading}
           >
             <Icon name="send" />
           </ActionIcon>

@@ -41,7 +41,13 @@ export function useChat(model: string | null, settings: Settings, key: string): 
 
   useEffect(() => {
     // A browser that keeps nothing, in a private window say, still chats.
-    readAll().then(setConversations, () => undefined);
+    // A question may have been asked while they were read.
+    const join = (kept: Conversation[]) =>
+      setConversations((all) => [
+        ...all,
+        ...kept.filter(({ id }) => all.every((one) => one.id !== id)),
+      ]);
+    readAll().then(join, () => undefined);
   }, []);
 
   const change = useCallback((changed: Conversation) => {

@@ -1,7 +1,7 @@
 import { memo, useId, useMemo, useRef, useState } from "react";
 
 import { levelOf, percent } from "./probability";
-import { shown, spelled, type Token } from "./token";
+import { drawn, shown, spelled, type Token } from "./token";
 import { TokenCard } from "./TokenCard";
 import classes from "./TokenView.module.css";
 
@@ -96,7 +96,7 @@ interface PieceProps {
  * since it may stand at the end of the line before.
  */
 const Piece = memo(function Piece({ token, index, text, reachable, card, end }: PieceProps) {
-  const [, space, ink] = /^( ?)(.+)$/s.exec(text) ?? ["", "", text];
+  const [, space = "", ink = ""] = /^( ?)(.+)$/s.exec(text) ?? ["", "", text];
   return (
     <span
       className={classes.token}
@@ -110,7 +110,7 @@ const Piece = memo(function Piece({ token, index, text, reachable, card, end }: 
       aria-describedby={card}
     >
       {space}
-      <span className={classes.ink}>{ink.replace(/\n/g, "⏎\n")}</span>
+      <span className={classes.ink}>{drawn(ink)}</span>
     </span>
   );
 });

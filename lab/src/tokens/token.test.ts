@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { hexadecimal, shown, spelled, tokenOf, type Token } from "./token";
+import { drawn, hexadecimal, shown, spelled, tokenOf, type Token } from "./token";
 
 function token(text: string, logprob = -0.1): Token {
   const bytes = [...new TextEncoder().encode(text)];
@@ -51,4 +51,16 @@ describe("tokenOf", () => {
 
 test("hexadecimal writes two digits a byte", () => {
   expect(hexadecimal([0, 255])).toBe("‹00 FF›");
+});
+
+describe("drawn", () => {
+  test("marks what takes no room", () => {
+    expect(drawn("\r\n")).toBe("␍⏎\n");
+    expect(drawn("\u0000a\u007f\u0085")).toBe("␀a␡‹U+0085›");
+    expect(drawn("\u200b\ufeff")).toBe("‹U+200B›‹U+FEFF›");
+  });
+
+  test("leaves what joins the parts of a character", () => {
+    expect(drawn("👩\u200d🚀\t")).toBe("👩\u200d🚀\t");
+  });
 });

@@ -61,6 +61,24 @@ export function hexadecimal(bytes: readonly number[]): string {
 
 const MARKS: Record<string, string> = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
 
+/** A text with a mark for what takes no room: control characters, and formatting ones that are alone. */
+export function drawn(text: string): string {
+  if (/^\p{Cf}+$/u.test(text)) return Array.from(text, codePoint).join("");
+  return text.replace(/\p{Cc}/gu, (control) => {
+    if (control === "\t") return control;
+    if (control === "\n") return "⏎\n";
+    const code = control.charCodeAt(0);
+    // Unicode has a picture of each of the first 32 and of the last of ASCII
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
+    return code === 0x7f ? "␡" : codePoint(control);
+  });
+}
+
+function codePoint(character: string): string {
+  const code = (character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0");
+  return `‹U+${code}›`;
+}
+
 /** A candidate on one line, with what cannot be seen made visible at its ends. */
 export function shown({ text, bytes }: Candidate): string {
   if (bytes !== undefined) return hexadecimal(bytes);
