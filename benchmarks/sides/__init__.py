@@ -52,7 +52,7 @@ class Side:
             "TOKENIZERS_PARALLELISM": "false",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.sides.{module}", json.dumps(settings)],
+            [sys.executable, "-m", "benchmarks.sides.serving", module, json.dumps(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         self.started = self._read()

@@ -1,44 +1,44 @@
 """limner."""
 
-from benchmarks.sides.serving import Answers, serve, settings
+from collections.abc import Callable
+from typing import Any
 
-given = settings()
+import torch
 
-from collections.abc import Callable  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-
-import limner  # noqa: E402
-from limner import kernels  # noqa: E402
-from limner.inference.engine import Engine  # noqa: E402
-from limner.inference.sampling import Sampling  # noqa: E402
-from limner.nn.packed import weight_bytes  # noqa: E402
-
-torch.set_num_threads(given["threads"])
-kernels.set_threads(given["threads"])
-how = {name: given[name] for name in ("weights", "activation_bits") if name in given}
-model = limner.load(given["model"], device="cpu", **how)
-engine = Engine(model.network, rows=given["rows"], capacity=given["capacity"], prefix_pages=0)
+import limner
+from benchmarks.sides.serving import Answers
+from limner import kernels
+from limner.inference.engine import Engine
+from limner.inference.sampling import Sampling
+from limner.nn.packed import weight_bytes
 
 
-def generate(prompts: Answers, count: int, first: Callable[[], None]) -> Answers:
-    """Greedily, without stopping at the end token."""
-    sampling = Sampling(temperature=0, max_tokens=count, ignore_eos=True)
-    answers = [engine.submit(prompt, sampling) for prompt in prompts]
-    waiting = True
-    while engine.busy:
-        engine.step()
-        if waiting and all(answer.generated for answer in answers):
-            first()
-            waiting = False
-    return [answer.generated for answer in answers]
+class Program:
+    """The engine, with no prefix kept from one round to the next."""
 
+    def __init__(self, given: dict[str, Any]) -> None:
+        torch.set_num_threads(given["threads"])
+        kernels.set_threads(given["threads"])
+        how = {name: given[name] for name in ("weights", "activation_bits") if name in given}
+        self.model = limner.load(given["model"], device="cpu", **how)
+        self.engine = Engine(
+            self.model.network, rows=given["rows"], capacity=given["capacity"], prefix_pages=0
+        )
+        self.facts = {"weight_bytes": weight_bytes(self.model.network)}
 
-@torch.inference_mode()
-def score(tokens: list[int]) -> Any:
-    """By the full pass."""
-    return model.logits(tokens).log_softmax(-1).numpy()
+    def generate(self, prompts: Answers, count: int, first: Callable[[], None]) -> Answers:
+        """Greedily, without stopping at the end token."""
+        sampling = Sampling(temperature=0, max_tokens=count, ignore_eos=True)
+        answers = [self.engine.submit(prompt, sampling) for prompt in prompts]
+        waiting = True
+        while self.engine.busy:
+            self.engine.step()
+            if waiting and all(answer.generated for answer in answers):
+                first()
+                waiting = False
+        return [answer.generated for answer in answers]
 
-
-serve(given, generate, score, weight_bytes=weight_bytes(model.network))
+    @torch.inference_mode()
+    def score(self, tokens: list[int]) -> Any:
+        """By the full pass."""
+        return self.model.logits(tokens).log_softmax(-1).numpy()

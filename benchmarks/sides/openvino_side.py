@@ -1,46 +1,43 @@
 """OpenVINO GenAI with continuous batching, from a GGUF file."""
 
-from benchmarks.sides.serving import Answers, serve, settings
+from collections.abc import Callable
+from typing import Any
 
-given = settings()
+import numpy
+import openvino
+import openvino_genai
 
-from collections.abc import Callable  # noqa: E402
-from typing import Any  # noqa: E402
-
-import numpy  # noqa: E402
-import openvino  # noqa: E402
-import openvino_genai  # noqa: E402
-
-cache = openvino_genai.SchedulerConfig()
-cache.max_num_batched_tokens = 2048
-cache.max_num_seqs = given["rows"]
-cache.cache_size = 2
-cache.enable_prefix_caching = False
-pipeline = openvino_genai.ContinuousBatchingPipeline(
-    given["model"], cache, "CPU", {"INFERENCE_NUM_THREADS": given["threads"]}
-)
+from benchmarks.sides.serving import Answers
 
 
-def generate(prompts: Answers, count: int, first: Callable[[], None]) -> Answers:
-    """Greedily, without stopping at the end token."""
-    options = openvino_genai.GenerationConfig()
-    options.max_new_tokens, options.ignore_eos, options.do_sample = count, True, False
-    handles = [
-        pipeline.add_request(i, openvino.Tensor(numpy.array([prompt], numpy.int64)), options)
-        for i, prompt in enumerate(prompts)
-    ]
-    waiting = True
-    while pipeline.has_non_finished_requests():
-        pipeline.step()
-        if waiting:
-            first()
-            waiting = False
-    return [list(handle.read_all()[0].generated_ids) for handle in handles]
+class Program:
+    """A pipeline with no prefix kept from one round to the next."""
 
+    def __init__(self, given: dict[str, Any]) -> None:
+        cache = openvino_genai.SchedulerConfig()
+        cache.max_num_batched_tokens = 2048
+        cache.max_num_seqs = given["rows"]
+        cache.cache_size = 2
+        cache.enable_prefix_caching = False
+        self.pipeline = openvino_genai.ContinuousBatchingPipeline(
+            given["model"], cache, "CPU", {"INFERENCE_NUM_THREADS": given["threads"]}
+        )
+        self.facts = {"version": openvino_genai.__version__}
 
-def score(tokens: list[int]) -> Any:
-    """The pipeline gives no logits."""
-    raise NotImplementedError
+    def generate(self, prompts: Answers, count: int, first: Callable[[], None]) -> Answers:
+        """Greedily, without stopping at the end token."""
+        options = openvino_genai.GenerationConfig()
+        options.max_new_tokens, options.ignore_eos, options.do_sample = count, True, False
+        tensors = [openvino.Tensor(numpy.array([prompt], numpy.int64)) for prompt in prompts]
+        handles = [self.pipeline.add_request(i, one, options) for i, one in enumerate(tensors)]
+        waiting = True
+        while self.pipeline.has_non_finished_requests():
+            self.pipeline.step()
+            if waiting:
+                first()
+                waiting = False
+        return [list(handle.read_all()[0].generated_ids) for handle in handles]
 
-
-serve(given, generate, score, version=openvino_genai.__version__)
+    def score(self, tokens: list[int]) -> Any:
+        """The pipeline gives no logits."""
+        raise NotImplementedError

@@ -1,57 +1,87 @@
-"""The other end of a side: what every program's process does."""
+"""The other end of a side: `python -m benchmarks.sides.serving MODULE SETTINGS`.
+
+A module of a side has a `Program`, which opens the model and does the work.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
 
 Answers = list[list[int]]
-#: Continues prompts by so many tokens; calls its last argument when the first tokens are there.
-Generate = Callable[[Answers, int, Callable[[], None]], Answers]
-#: Log-probabilities of the next token after each of some tokens, as the rows of a NumPy array.
-Score = Callable[[list[int]], Any]
 
 
-def settings() -> dict[str, Any]:
-    """What the parent asks for. What the program prints goes to the error stream from now on."""
-    given: dict[str, Any] = json.loads(sys.argv[1])
-    given["answers"] = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    return given
+class Working(Protocol):
+    """What a side's `Program` is; it is made of the settings."""
+
+    #: What the parent is told of it besides.
+    facts: dict[str, Any]
+
+    def generate(self, prompts: Answers, count: int, first: Callable[[], None]) -> Answers:
+        """Continue prompts by `count` tokens; call `first` when the first tokens are there."""
+        ...
+
+    def score(self, tokens: list[int]) -> Any:
+        """Log-probabilities of the next token after each of some, as rows of a NumPy array."""
+        ...
 
 
-def serve(given: dict[str, Any], generate: Generate, score: Score, **facts: Any) -> None:
-    """Answer the parent until it goes away."""
-    _answer(given, {"ready": True, "peak": _peak(), **facts})
-    for line in sys.stdin:
-        work = json.loads(line)
-        if "score" in work:
-            import numpy
+@dataclass(frozen=True)
+class Parent:
+    """Who asks, on standard input, and reads the answers."""
 
-            numpy.save(work["to"], score(work["score"]))
-            _answer(given, {"saved": work["to"]})
-        else:
-            _answer(given, _timed(generate, work))
+    answers: TextIO
+
+    def serve(self, program: Working) -> None:
+        """Work for the parent until it goes away."""
+        self.answer({"ready": True, "peak": peak(), **program.facts})
+        for line in sys.stdin:
+            work = json.loads(line)
+            if "score" in work:
+                import numpy
+
+                numpy.save(work["to"], program.score(work["score"]))
+                self.answer({"saved": work["to"]})
+            else:
+                self.answer(timed(program, work))
+
+    def answer(self, answer: dict[str, Any]) -> None:
+        """Write one line."""
+        print(json.dumps(answer), file=self.answers, flush=True)
 
 
-def _timed(generate: Generate, work: dict[str, Any]) -> dict[str, Any]:
+def timed(program: Working, work: dict[str, Any]) -> dict[str, Any]:
+    """Answers, and when the first tokens and the last were there."""
     first: list[float] = []
     start = time.perf_counter()
-    answers = generate(work["prompts"], work["count"], lambda: first.append(time.perf_counter()))
+    answers = program.generate(
+        work["prompts"], work["count"], lambda: first.append(time.perf_counter())
+    )
     end = time.perf_counter()
     begun = first[0] - start if first else None
-    return {"seconds": end - start, "first": begun, "answers": answers, "peak": _peak()}
+    return {"seconds": end - start, "first": begun, "answers": answers, "peak": peak()}
 
 
-def _answer(given: dict[str, Any], answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), file=given["answers"], flush=True)
-
-
-def _peak() -> int:
+def peak() -> int:
     """The most memory that the process has had, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Run the program named; what it prints itself goes to the error stream."""
+    module, settings = sys.argv[1:]
+    parent = Parent(os.fdopen(os.dup(1), "w", buffering=1))
+    os.dup2(2, 1)
+    program = importlib.import_module(f"benchmarks.sides.{module}").Program(json.loads(settings))
+    parent.serve(program)
+
+
+if __name__ == "__main__":
+    main()

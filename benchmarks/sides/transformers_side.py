@@ -1,18 +1,13 @@
 """transformers: PyTorch's operators in float32."""
 
-from benchmarks.sides.serving import Answers, serve, settings
+from collections.abc import Callable
+from typing import Any
 
-given = settings()
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.generation.streamers import BaseStreamer
 
-from collections.abc import Callable  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
-from transformers.generation.streamers import BaseStreamer  # noqa: E402
-
-torch.set_num_threads(given["threads"])
-model: Any = AutoModelForCausalLM.from_pretrained(given["model"], dtype=torch.float32)
+from benchmarks.sides.serving import Answers
 
 
 class First(BaseStreamer):
@@ -31,22 +26,31 @@ class First(BaseStreamer):
         """Nothing."""
 
 
-@torch.inference_mode()
-def generate(prompts: Answers, count: int, first: Callable[[], None]) -> Answers:
-    """Greedily; all prompts are of one length, so that nothing is padded."""
-    tokens = torch.tensor(prompts)
-    result = model.generate(
-        tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=count, min_new_tokens=count,
-        do_sample=False, pad_token_id=0, streamer=First(first) if len(prompts) == 1 else None,
-    )  # fmt: skip
-    answers: Answers = result[:, tokens.shape[1] :].tolist()
-    return answers
+class Program:
+    """`generate`, one batch at a time."""
 
+    def __init__(self, given: dict[str, Any]) -> None:
+        torch.set_num_threads(given["threads"])
+        self.model: Any = AutoModelForCausalLM.from_pretrained(given["model"], dtype=torch.float32)
+        self.facts: dict[str, Any] = {}
 
-@torch.inference_mode()
-def score(tokens: list[int]) -> Any:
-    """By the full pass."""
-    return model(torch.tensor([tokens])).logits[0].log_softmax(-1).numpy()
+    @torch.inference_mode()
+    def generate(self, prompts: Answers, count: int, first: Callable[[], None]) -> Answers:
+        """Greedily; all prompts are of one length, so that nothing is padded."""
+        tokens = torch.tensor(prompts)
+        result = self.model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=count,
+            min_new_tokens=count,
+            do_sample=False,
+            pad_token_id=0,
+            streamer=First(first) if len(prompts) == 1 else None,
+        )
+        answers: Answers = result[:, tokens.shape[1] :].tolist()
+        return answers
 
-
-serve(given, generate, score)
+    @torch.inference_mode()
+    def score(self, tokens: list[int]) -> Any:
+        """By the full pass."""
+        return self.model(torch.tensor([tokens])).logits[0].log_softmax(-1).numpy()
