@@ -130,7 +130,11 @@ def test_an_answer_is_seen_while_it_is_written_and_can_be_stopped(open_page, liv
 def test_a_question_asked_before_the_models_are_known_waits_for_them(open_page, live):
     page = open_page(live)
     held = []
-    page.route("**/v1/models", lambda route: held.append(route))
+
+    def hold(route):
+        held.append(route)
+
+    page.route("**/v1/models", hold)
     page.reload()
     ask(page, "an early question")
     assert page.get_by_role("log").count() == 0
