@@ -6,6 +6,7 @@ import torch
 from limner.models.families import find_family
 from limner.nn.cache import CacheShape
 from limner.nn.paged import PagedCache
+from limner.nn.paged_int8 import Int8PagedCache
 from limner.nn.scoring import Scoring
 from tests.decoder_families import DECODERS
 from tests.families import VOCABULARY
@@ -57,9 +58,10 @@ def test_a_decode_step_reads_only_what_it_is_given(name, dtype):
             torch.testing.assert_close(got, whole, **close)
 
 
+@pytest.mark.parametrize("kind", [PagedCache, Int8PagedCache])
 @torch.inference_mode()
-def test_numbers_do_not_depend_on_chunks_or_company_where_the_kernels_attend():
-    cache = PagedCache([CacheShape(2, 8, 8)], rows=2, capacity=48, page_size=16)
+def test_numbers_do_not_depend_on_chunks_or_company_where_the_kernels_attend(kind):
+    cache = kind([CacheShape(2, 8, 8)], rows=2, capacity=48, page_size=16)
     if not cache.takes_kernels(0, torch.zeros(1)):
         pytest.skip("the kernels are not built")
     query, key, scoring = torch.randn(1, 40, 4, 8), torch.randn(1, 40, 2, 8), Scoring(0.3)

@@ -7,7 +7,6 @@ from limner.kernels import round_heads
 from limner.nn.cache import CacheShape
 from limner.nn.paged import PagedCache
 from limner.nn.paged_int8 import Int8PagedCache
-from limner.nn.scoring import Scoring
 from tests.nn.test_paged import texts, tiny
 
 
@@ -37,22 +36,6 @@ def test_the_next_token_is_nearly_as_likely(name, dtype):
         logprobs.append(network.head(hidden)[0].float().log_softmax(-1))
     divergence = (logprobs[1].exp() * (logprobs[1] - logprobs[0])).sum(-1)
     assert 0 < divergence.max() < 2e-3
-
-
-@torch.inference_mode()
-def test_numbers_do_not_depend_on_chunks_or_company_where_the_kernels_attend():
-    cache = Int8PagedCache([CacheShape(2, 8, 8)], rows=2, capacity=48, page_size=16)
-    if not cache.takes_kernels(0, torch.zeros(1)):
-        pytest.skip("the kernels are not built")
-    query, key, scoring = torch.randn(1, 40, 4, 8), torch.randn(1, 40, 2, 8), Scoring(0.3)
-    expected = cache.step([(0, 40)]).attend(0, query, key, key, scoring)
-    parts = []
-    for start, end in ((0, 7), (7, 39), (39, 40)):
-        step = cache.step([(0, 3), (1, end - start)])
-        chosen = [torch.cat((heads[:, :3], heads[:, start:end]), 1) for heads in (query, key, key)]
-        parts.append(step.attend(0, chosen[0], chosen[1], chosen[2], scoring)[:, 3:])
-        cache.advance([(1, end - start)])
-    assert torch.equal(torch.cat(parts, 1), expected)
 
 
 def test_a_page_takes_little_more_than_a_quarter():
