@@ -3,12 +3,12 @@
 import difflib
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from limner.checkpoints import hub
@@ -91,13 +91,7 @@ def cache_folder() -> Path:
     """Where pulled models are kept: LIMNER_CACHE, else the user's cache as the platform has it."""
     if chosen := os.environ.get("LIMNER_CACHE"):
         return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "limner" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "limner"
-    configured = os.environ.get("XDG_CACHE_HOME")
-    return (Path(configured) if configured else Path.home() / ".cache") / "limner"
+    return platformdirs.user_cache_path("limner", appauthor=False)
 
 
 def find(name: str) -> Entry | None:

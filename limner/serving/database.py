@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+
+import platformdirs
 
 
 def data_folder() -> Path:
     """Where a user's data are kept: LIMNER_DATA, else as the platform has it."""
     if chosen := os.environ.get("LIMNER_DATA"):
         return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "limner" / "data"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "limner"
-    configured = os.environ.get("XDG_DATA_HOME")
-    return (Path(configured) if configured else Path.home() / ".local" / "share") / "limner"
+    return platformdirs.user_data_path("limner", appauthor=False)
 
 
 @contextmanager
