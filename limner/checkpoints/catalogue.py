@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock, Timeout
 
 from limner.checkpoints import hub
 from limner.checkpoints.disk import megabytes, require_space, staging_folder
@@ -173,6 +172,8 @@ def _require_room(entry: Entry, part: Path) -> None:
 @contextmanager
 def _alone(entry: Entry) -> Iterator[None]:
     """Let one process at a time pull a model; the next waits for it."""
+    from filelock import FileLock, Timeout  # brings asyncio, which most starts do without
+
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{entry.name}.lock")

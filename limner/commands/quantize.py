@@ -36,7 +36,7 @@ OWN_LAYOUT = {
 class Command(CommandSettings):
     """Write a model with fewer bits a weight, and say what that costs.
 
-    The folder opens in transformers and vLLM (but for method=outliers), and in limner, which
+    The folder has the form that transformers and vLLM read (but for method=outliers); limner
     computes with the few bits as they are. Size, bits a weight, perplexity before and after, and
     time are printed. The matrices within the blocks are rounded; the token vectors, the head and
     the norms stay 16-bit floats.

@@ -5,6 +5,7 @@ N outputs, K inputs, G = K / 32 groups, P = N padded to a multiple of 32, in P /
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,9 @@ GROUP = 32
 BLOCK = 16
 #: Kernels work on two blocks at a time.
 PANEL = 32
+
+#: Bytes packed at a time, so that what a large matrix needs meanwhile is a small part of it.
+_SLAB = 1 << 20
 
 #: The low nibble of each byte of a word.
 _LOW = 0x0F0F0F0F
@@ -217,7 +221,26 @@ def from_gguf(blocks: Tensor, kind: GGUFKind) -> PackedWeight:
             f"{kind} rows are uint8 in blocks of {size} bytes, but the tensor is {blocks.dtype} "
             f"of shape {tuple(blocks.shape)}"
         )
-    parts = blocks.view(blocks.shape[0], -1, size)  # (N, G, bytes)
+    slabs = blocks.split(max(_SLAB // max(blocks.shape[1], 1) // PANEL, 1) * PANEL)
+    packed = (_from_parts(slab.unflatten(1, (-1, size)), kind) for slab in slabs)
+    return next(packed) if len(slabs) == 1 else _stacked(packed, blocks.shape[0])
+
+
+def _stacked(slabs: Iterable[PackedWeight], outputs: int) -> PackedWeight:
+    """A matrix of `outputs` rows from `slabs`, all but the last of which are whole panels."""
+    blocks, place = -(-outputs // PANEL) * PANEL // BLOCK, 0
+    for slab in slabs:
+        if not place:
+            codes = slab.codes.new_empty(blocks, *slab.codes.shape[1:])
+            scales = slab.scales.new_empty(blocks, *slab.scales.shape[1:])
+        end = place + len(slab.codes)
+        codes[place:end], scales[place:end] = slab.codes, slab.scales
+        place = end
+    return PackedWeight(codes, scales, outputs)
+
+
+def _from_parts(parts: Tensor, kind: GGUFKind) -> PackedWeight:
+    """Pack blocks (N, G, bytes)."""
     if kind == "Q4_K":
         return _from_q4_k(parts)
     if kind == "Q6_K":

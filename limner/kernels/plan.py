@@ -171,6 +171,11 @@ class _Watch(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.plan = plan
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # To keep its compiler out of here PyTorch would import it: a second and 60 MB for nothing.
+        return False
+
     def __torch_dispatch__(
         self,
         func: Any,

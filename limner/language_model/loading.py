@@ -15,6 +15,7 @@ from limner.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json
 from limner.config import nearest
 from limner.language_model.abilities import require
 from limner.language_model.drafting import speculation_for
+from limner.language_model.memory import give_back
 from limner.language_model.model import LanguageModel
 from limner.models.decoder import Decoder
 from limner.nn.packed import Weights, set_activation_bits
@@ -63,7 +64,7 @@ def load(
         context: the longest prompt and answer in tokens, if shorter than the model's own; a shorter
             one takes less memory.
         cache_bits: 8 keeps what is remembered of a text (keys and values) in a quarter of float32's
-            memory, and is slower; as it is computed if not given.
+            memory; as it is computed if not given.
         draft: who guesses tokens ahead, so that answers come faster where guesses are right, and
             stay the same: "lookup" (what followed the last words before), "heads" (the model's
             own, if it has any that predict further), or the name or path of a smaller model with
@@ -77,21 +78,46 @@ def load(
             context or draft.
         OSError: it could not be downloaded.
     """
+    read = partial(
+        _read,
+        dtype=dtype,
+        device=device,
+        weights=weights,
+        activation_bits=activation_bits,
+        progress=progress or (lambda stage, done, total: None),
+    )
+    model = read(name_or_path, context=context, cache_bits=cache_bits)
+    if draft is not None:
+        model.speculation = speculation_for(model, draft, read)
+    give_back()
+    return model
+
+
+def _read(
+    name_or_path: str | Path,
+    *,
+    dtype: str | torch.dtype,
+    device: str | torch.device,
+    weights: str,
+    activation_bits: Literal[8, 16],
+    progress: Progress,
+    context: int | None = None,
+    cache_bits: int | None = None,
+) -> LanguageModel:
+    """What `load` does, but for guessing ahead."""
+    if activation_bits not in (8, 16):
+        raise ValueError(f"activation_bits must be 8 or 16, not {activation_bits}")
     where = choose_device(device)
     numbers = choose_dtype(dtype, where)
     packing = choose_weights(weights, numbers, where)
-    report = progress or (lambda stage, done, total: None)
-    path = resolve(str(name_or_path), partial(report, "downloading"))
-    checkpoint = open_checkpoint(path)
-    network = checkpoint.network(numbers, where, partial(report, "loading"), packing)
-    if activation_bits not in (8, 16):
-        raise ValueError(f"activation_bits must be 8 or 16, not {activation_bits}")
+    checkpoint = open_checkpoint(resolve(str(name_or_path), partial(progress, "downloading")))
+    network = checkpoint.network(numbers, where, partial(progress, "loading"), packing)
     set_activation_bits(network, activation_bits)
     if packing == "stored":
         place_outliers(network, checkpoint)
     require("generate", str(name_or_path), network)
     assert isinstance(network, Decoder)
-    model = LanguageModel(
+    return LanguageModel(
         str(name_or_path),
         network,
         checkpoint.tokenizer(),
@@ -99,17 +125,6 @@ def load(
         context=context,
         cache_bits=cache_bits,
     )
-    if draft is not None:
-        smaller = partial(
-            load,
-            dtype=dtype,
-            device=device,
-            weights=weights,
-            activation_bits=activation_bits,
-            progress=progress,
-        )
-        model.speculation = speculation_for(model, draft, smaller)
-    return model
 
 
 def choose_device(device: str | torch.device) -> torch.device:

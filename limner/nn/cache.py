@@ -6,12 +6,15 @@ a cache, S places in a row.
 
 from __future__ import annotations
 
+import mmap
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -349,5 +352,16 @@ def zeros_untouched(
     """
     if torch.device(device).type != "cpu" or 0 in shape:
         return torch.zeros(shape, dtype=dtype, device=device)
-    size = int(numpy.prod(shape)) * dtype.itemsize
-    return torch.from_numpy(numpy.zeros(size, numpy.uint8)).view(dtype).view(shape)
+    return torch.frombuffer(_untouched(prod(shape) * dtype.itemsize), dtype=dtype).view(shape)
+
+
+def _untouched(size: int) -> mmap.mmap:
+    """Bytes straight from the system."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if sys.platform == "linux":
+        # The first tokens of each layer would take a huge page, which is two megabytes.
+        with suppress(OSError):  # where the kernel has none
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory

@@ -195,7 +195,8 @@ _Built = tuple[tokenizers.Tokenizer, Frame]
 
 def _byte_level(vocabulary: _Vocabulary) -> _Built:
     split = word_split(vocabulary.get("pre", "default"))
-    merges = [_pair(merge.split(" ")) for merge in vocabulary.require("merges")]
+    halves = [tuple(merge.split(" ")) for merge in vocabulary.require("merges")]
+    merges = [pair if len(pair) == 2 else _pair(" ".join(pair)) for pair in halves]
     model = models.BPE(
         vocab=vocabulary.ids(),
         merges=merges,
@@ -209,10 +210,8 @@ def _byte_level(vocabulary: _Vocabulary) -> _Built:
     return engine, _bpe_frame(vocabulary, split)
 
 
-def _pair(parts: list[str]) -> tuple[str, str]:
-    if len(parts) == 2:
-        return parts[0], parts[1]
-    merge = " ".join(parts)
+def _pair(merge: str) -> tuple[str, str]:
+    """The halves of a merge one of which has a space in it."""
     place = merge.find(" ", 1)  # the first token may itself begin with a space
     return merge[:place], merge[place + 1 :]
 

@@ -26,6 +26,18 @@ def test_gguf_blocks_are_packed_with_no_second_rounding(kind, outputs):
     assert (packed.bits, packed.has_minimum) == (8 if kind == "Q8_0" else 4, kind == "Q4_1")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_matrix_is_packed_slab_by_slab(kind, monkeypatch):
+    numbers = numpy.random.default_rng(0).standard_normal((150, 64), dtype=numpy.float32)
+    blocks = torch.from_numpy(quantize(numbers, gguf.GGMLQuantizationType[kind]))
+    whole = kernels.from_gguf(blocks, kind)
+    monkeypatch.setattr("limner.kernels.packing._SLAB", 70 * blocks.shape[1])  # 64 rows at a time
+    slabs = kernels.from_gguf(blocks, kind)
+    assert torch.equal(slabs.codes, whole.codes)
+    assert torch.equal(slabs.scales, whole.scales)
+    assert slabs.outputs == 150
+
+
 def random_super_blocks(kind, outputs, inputs):
     """Raw blocks of any bytes but the halves, which are small numbers."""
     random = numpy.random.default_rng(1)

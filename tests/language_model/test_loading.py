@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -75,6 +77,23 @@ def test_progress_is_told_of_each_tensor(gguf):
 def test_impossible_options_are_refused(gguf, options, message):
     with pytest.raises(ValueError, match=message):
         limner.load(gguf, **options)
+
+
+def test_impossible_activation_bits_are_refused_before_anything_is_read():
+    with pytest.raises(ValueError, match="activation_bits must be 8 or 16, not 4"):
+        limner.load("no/such/model.gguf", activation_bits=4)
+
+
+def test_an_answer_does_not_import_pytorchs_compiler(gguf):
+    program = f"""
+import sys, limner
+limner.load({str(gguf)!r}, weights="int8").generate("the", max_tokens=3, ignore_eos=True)
+print([name for name in sys.modules if name.startswith("torch._dynamo.")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_a_cache_takes_the_pages_that_fit(gguf, monkeypatch):
