@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from limner.commands import one_line
 from limner.commands.answering import print_answer
 from limner.commands.chat_session import ChatSession, Quit
-from limner.commands.options import ModelSettings, SamplingSettings
+from limner.commands.options import AdaptedSettings, SamplingSettings
 from limner.commands.terminal import harmless, remark
 from limner.config import decode_utf8
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from limner.language_model import Stream
 
 
-class Command(ModelSettings, SamplingSettings):
+class Command(AdaptedSettings, SamplingSettings):
     """Talk with a model.
 
     /help lists what can be done besides talking. Without a terminal each line of standard input is
@@ -33,7 +33,7 @@ class Command(ModelSettings, SamplingSettings):
 def run(settings: Command) -> None:
     """Take lines and answer them until the user leaves."""
     options = settings.sampling()
-    session = ChatSession(settings.load(), settings.system, options)
+    session = ChatSession(settings.load(), settings.system, options, settings.adapter_name)
     interactive = sys.stdin.isatty()
     if interactive:
         remark(f"{session.model.name}. /help lists the commands, Ctrl-D leaves.")

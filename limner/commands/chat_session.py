@@ -28,11 +28,16 @@ class ChatSession:
     """
 
     def __init__(
-        self, model: LanguageModel, system: str | None = None, options: dict[str, Any] | None = None
+        self,
+        model: LanguageModel,
+        system: str | None = None,
+        options: dict[str, Any] | None = None,
+        adapter: str | None = None,
     ) -> None:
         if model.tokenizer.chat_template is None:
             raise ValueError(f"'{model.name}' has no chat template: use `limner generate` with it")
         self.model, self.system, self.options = model, system, dict(options or {})
+        self.adapter = adapter
         self.model.sampling(**self.options)
         self.messages: list[Message] = []
         self.commands: dict[str, Callable[[str], str | Stream]] = {
@@ -79,7 +84,9 @@ class ChatSession:
 
     def _begin(self, messages: list[Message]) -> Stream:
         try:
-            return self.model.stream_chat(self._with_system(messages), **self.options)
+            return self.model.stream_chat(
+                self._with_system(messages), adapter=self.adapter, **self.options
+            )
         except ValueError as error:
             raise ValueError(f"{error} (/undo takes back an exchange, /clear all)") from None
 

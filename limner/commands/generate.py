@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from limner.commands.answering import Answer, print_answer
-from limner.commands.options import ModelSettings, SamplingSettings
+from limner.commands.options import AdaptedSettings, SamplingSettings
 from limner.commands.terminal import harmless, read_text, remark
 
 if TYPE_CHECKING:
     from limner.language_model import Completion, LanguageModel, Stream
 
 
-class Command(ModelSettings, SamplingSettings):
+class Command(AdaptedSettings, SamplingSettings):
     """Answer a prompt, or continue a text.
 
     A model with a chat template answers the prompt as a message; --raw continues it as a text, as
@@ -90,7 +90,8 @@ def print_found(
 ) -> None:
     """Print the best of what a search finds."""
     try:
-        found = model.search(asked(model, prompt, settings), **options)
+        question = asked(model, prompt, settings)
+        found = model.search(question, adapter=settings.adapter_name, **options)
     except TypeError as error:  # an option of another kind of search
         raise ValueError(str(error)) from None
     print(harmless(found[0].text))
@@ -123,10 +124,10 @@ def form(settings: Command) -> dict[str, Any]:
 
 def begin(model: LanguageModel, prompt: str, settings: Command, options: dict[str, Any]) -> Stream:
     """Start the answer, as a chat if the model can and the user wants it."""
-    question = asked(model, prompt, settings)
+    question, adapter = asked(model, prompt, settings), settings.adapter_name
     if isinstance(question, str):
-        return model.stream(question, **options)
-    return model.stream_chat(question, **options)
+        return model.stream(question, adapter=adapter, **options)
+    return model.stream_chat(question, adapter=adapter, **options)
 
 
 def statistics(answer: Answer, started: float, ended: float) -> str:

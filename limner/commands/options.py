@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from limner.commands.command_line import CommandSettings
@@ -31,10 +36,27 @@ class LoadingSettings(CommandSettings):
     context: int | None = None
     """the longest prompt and answer in tokens, if shorter than the model's own; saves memory"""
     cache_bits: int | None = None
-    """8 keeps what is remembered of texts in a quarter of the memory, and is slower"""
+    """8 keeps what is remembered of texts in a quarter of the memory"""
     draft: str | None = None
     """who guesses tokens ahead, to be faster with the same answers: lookup (what repeats), heads
     (the model's own, if it has any), or a smaller model with the same tokens"""
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import PyTorch in this block without looking for garbage in it, then or later.
+
+    That takes a fifth of the time of the import, and what is imported stays for good.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class ModelSettings(LoadingSettings):
@@ -48,10 +70,11 @@ class ModelSettings(LoadingSettings):
 
     def load(self) -> LanguageModel:
         """The model, with a progress bar while it is fetched and read."""
-        import limner
+        with uncollected():
+            from limner import load
 
         with progress_bar() as progress:
-            model = limner.load(
+            model = load(
                 self.model,
                 dtype=self.dtype,
                 device=self.device,
@@ -64,6 +87,29 @@ class ModelSettings(LoadingSettings):
             )
         model.defaults = COMMAND_DEFAULTS | model.defaults
         return model
+
+
+#: What commands call the one adapter they may be given.
+ADAPTER = "adapter"
+
+
+class AdaptedSettings(ModelSettings):
+    """Which model, with an adapter or without."""
+
+    adapter: Path | None = None
+    """a folder with a LoRA adapter for the model, as the peft library saves it"""
+
+    def load(self) -> LanguageModel:
+        """The model, with the adapter attached if one is given."""
+        model = super().load()
+        if self.adapter is not None:
+            model.attach(ADAPTER, self.adapter)
+        return model
+
+    @property
+    def adapter_name(self) -> str | None:
+        """What the model calls the adapter, if one is given."""
+        return None if self.adapter is None else ADAPTER
 
 
 class SamplingSettings(CommandSettings):

@@ -22,6 +22,9 @@ class Command(AnyModelSettings):
     """read the text from this file"""
     target: str | None = None
     """the token that the answer begins with, in models of many languages: de_DE"""
+    parse_special: bool = False
+    """read special tokens out of the text and write the answer's: <extra_id_0> is what a T5 fills,
+    <mask> what a BART does"""
     num_beams: int | None = None
     """how many beginnings are followed at once; 1 takes the best token each time"""
     length_penalty: float | None = None
@@ -56,4 +59,6 @@ def run(settings: Command) -> None:
     values = {name: getattr(settings, name) for name in OPTIONS}
     options = {name: value for name, value in values.items() if value is not None}
     translator = settings.load_with(load_translator)
-    print(harmless(translator.translate(text, target=settings.target, **options)))
+    special = settings.parse_special
+    answer = translator.translate(text, target=settings.target, parse_special=special, **options)
+    print(harmless(answer))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from limner.inference.constraints import Constraint
 from limner.inference.sampling import Sampling
+from limner.peft import Adapter
 
 
 def check_prompt(tokens: Iterable[int], vocabulary: int) -> list[int]:
@@ -55,6 +56,18 @@ def check_constraint(constraint: Constraint | None, end_tokens: Collection[int])
             "an answer that is held to a form must be able to end: leave ignore_eos out, or give "
             "stop_tokens for a model without an end token"
         )
+
+
+def with_adapter(conditions: tuple[object, ...], adapter: Adapter | None) -> tuple[object, ...]:
+    """What a text's keys depend on, its adapter included.
+
+    Raises ValueError for an adapter that is not prepared for answering.
+    """
+    if adapter is None:
+        return conditions
+    if not adapter.packed:
+        raise ValueError("the adapter is not prepared for answering: call its pack() first")
+    return (*conditions, ("adapter", adapter.number))
 
 
 def check_speculation(possible: bool) -> None:

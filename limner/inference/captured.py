@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from limner.inference.scheduler import Work
 from limner.models.decoder import Decoder
 from limner.nn.packed import packed_weights
 from limner.nn.paged import PagedCache
+from limner.peft import Adapter, Use, applied
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,8 @@ class CapturedSteps:
     """One token for each of some rows, and those guessed after it, computed by replaying a plan.
 
     A plan is captured during the first step with so many rows. A network that does something which
-    is no kernel cannot be captured; it runs operator by operator, and the log says why.
+    is no kernel cannot be captured; it runs operator by operator, and the log says why. A plan is
+    for rows that all have one adapter, or none.
     """
 
     def __init__(self, network: Decoder, cache: PagedCache) -> None:
@@ -37,10 +40,12 @@ class CapturedSteps:
         packed = next(packed_weights(network), None) is not None
         self.possible = packed and kernels.current() is not None
         self._steps: dict[int, _Step] = {}
+        # By adapter, and gone with it: one that nobody refers to answers nobody any more.
+        self._adapted: WeakKeyDictionary[Adapter, dict[int, _Step]] = WeakKeyDictionary()
 
     @property
     def sizes(self) -> list[int]:
-        """The numbers of rows for which there is a plan."""
+        """The numbers of rows for which there is a plan without an adapter."""
         return sorted(self._steps)
 
     def takes(self, work: Sequence[Work]) -> bool:
@@ -50,18 +55,23 @@ class CapturedSteps:
         return self.possible and decoding and tokens <= max(len(work), LARGEST)
 
     def run(self, work: Sequence[Work]) -> Tensor:
-        """Logits (N, V) after each token of each work; their memory is the next step's too."""
-        size = filled_up(sum(item.count for item in work))
-        if size not in self._steps:
+        """Logits (N, V) after each token of each work; their memory is the next step's too.
+
+        All of `work` has the same adapter.
+        """
+        size, adapter = filled_up(sum(item.count for item in work)), work[0].sequence.adapter
+        steps = self._steps if adapter is None else self._adapted.setdefault(adapter, {})
+        if size not in steps:
             step = _Step(self.network, self.cache, size)
-            logits = step.capture(work)
+            with applied(self.network, [] if adapter is None else [Use(adapter)]):
+                logits = step.capture(work)
             if step.plan.complete:
-                self._steps[size] = step
+                steps[size] = step
             else:
                 self.possible = False
                 log.info("steps run operator by operator: %s cannot be captured", step.obstacles)
         else:
-            logits = self._steps[size].replay(work)
+            logits = steps[size].replay(work)
         self.cache.advance([(item.row, item.count) for item in work])
         return logits
 

@@ -88,7 +88,9 @@ class DraftModel(Drafter):
         del held[same:]
         self.runner.cache.rewind(sequence.row, same)
         quiet = replace(sequence.sampling, logprobs=None)
-        text = replace(sequence, tokens=[*sequence.tokens], computed=same, sampling=quiet)
+        text = replace(
+            sequence, tokens=[*sequence.tokens], computed=same, sampling=quiet, adapter=None
+        )
         return _Draft(text, max(0, min(count, self.capacity - len(text.tokens))))
 
     def _run(self, drafts: Many[_Draft], most: int = CATCHING_UP) -> Tensor:

@@ -18,6 +18,7 @@ from limner.inference.admission import (
     check_sampling,
     check_speculation,
     token_limit,
+    with_adapter,
 )
 from limner.inference.constraints import Constraint
 from limner.inference.holdings import Holdings, Rules
@@ -32,6 +33,7 @@ from limner.inference.speculation import Speculation
 from limner.inference.stopping import TextDecoder, Transcript
 from limner.kernels.library import one_torch_thread
 from limner.nn.paged import PAGE_SIZE
+from limner.peft import Adapter
 
 
 class Engine:
@@ -47,8 +49,8 @@ class Engine:
         prefix_pages: pages kept at most for what they hold when no sequence needs them, so that
             texts that begin alike are computed once; all if not given, 0 for none. They are given
             away when there are no others, so this only limits the memory touched.
-        cache_bits: 8 rounds keys and values to a quarter of float32's memory, and is slower; kept
-            as they are computed if not given.
+        cache_bits: 8 rounds keys and values to a quarter of float32's memory; kept as they are
+            computed if not given.
         token_budget: tokens computed in a step at most, so that long prompts do not hold up
             running answers; at least `rows`.
         end_tokens: tokens with which the model ends an answer.
@@ -127,6 +129,7 @@ class Engine:
         beside: Sequence | None = None,
         conditions: tuple[object, ...] = (),
         speculate: bool = True,
+        adapter: Adapter | None = None,
     ) -> Sequence:
         """Queue a request; the steps to come answer it.
 
@@ -139,9 +142,11 @@ class Engine:
             constraint: follows this answer through the form that it is held to.
             beside: another answer to the same prompt, submitted before: the prompt is computed
                 once for both.
-            conditions: what the prompt's keys depend on beside its tokens, such as an adapter; only
-                texts of equal conditions share what is computed of their beginnings.
+            conditions: what the prompt's keys depend on beside its tokens; only texts of equal ones
+                share what is computed of their beginnings.
             speculate: whether its tokens may be guessed ahead, where the engine does that.
+            adapter: changes the network for this answer alone, whoever is computed beside it; it
+                must be packed (`limner.peft.Adapter.pack`). Guesses are made without it.
 
         Raises:
             ValueError: the prompt is empty, holds a token outside the vocabulary, or does not fit
@@ -151,9 +156,9 @@ class Engine:
         prompt = check_prompt(tokens, limits.vocabulary)
         check_sampling(sampling, limits.vocabulary, decoder is not None)
         check_allowed(allowed, limits.vocabulary)
-        model_end = frozenset[int]() if sampling.ignore_eos else self.end_tokens
-        end_tokens = model_end.union(sampling.stop_tokens)
+        end_tokens = self._ends(sampling)
         check_constraint(constraint, end_tokens)
+        conditions = with_adapter(conditions, adapter)
         if constraint is not None:
             constraint.ends = end_tokens
         sequence = Sequence(
@@ -169,11 +174,17 @@ class Engine:
             allowed=allowed,
             constraint=constraint,
             conditions=conditions,
+            adapter=adapter,
             leader=_leader(prompt, conditions, beside),
             speculates=speculate,
         )
         self.scheduler.add(sequence)
         return sequence
+
+    def _ends(self, sampling: Sampling) -> frozenset[int]:
+        """The tokens that end an answer."""
+        model_end = frozenset[int]() if sampling.ignore_eos else self.end_tokens
+        return model_end.union(sampling.stop_tokens)
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
@@ -207,6 +218,7 @@ class Engine:
         *,
         new_decoder: Callable[[], TextDecoder] | None = None,
         new_constraint: Callable[[], Constraint | None] = lambda: None,
+        adapter: Adapter | None = None,
     ) -> list[Sequence]:
         """Answer all prompts, and return their sequences in the same order.
 
@@ -217,7 +229,9 @@ class Engine:
             for prompt in prompts:
                 decoder = new_decoder() if new_decoder else None
                 held = new_constraint()
-                answers.append(self.submit(prompt, sampling, decoder=decoder, constraint=held))
+                answers.append(
+                    self.submit(prompt, sampling, decoder=decoder, constraint=held, adapter=adapter)
+                )
             while not all(answer.finished for answer in answers):
                 self.step()
         finally:

@@ -115,6 +115,8 @@ class Holdings:
                 self.pool.share(page)
         sequence.row, sequence.pages = row, found
         sequence.computed = len(found) * self.size
+        if sequence.reused is None:  # one that was put back finds its own pages again
+            sequence.reused = sequence.computed
         self.cache.resume(row, found, sequence.computed)
         self.asked += len(sequence.tokens)
         self.found += sequence.computed

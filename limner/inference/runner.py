@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from limner.inference.captured import CapturedSteps
 from limner.inference.holdings import Cache
@@ -17,6 +17,7 @@ from limner.inference.scheduler import Work
 from limner.inference.sequence import Sequence as Text
 from limner.models.decoder import Decoder
 from limner.nn.paged import PagedCache
+from limner.peft import Adapter, Use, applied
 
 
 class Limits(Protocol):
@@ -70,6 +71,10 @@ class Network(Protocol):
         """Its weights."""
         ...
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """One of its layers, which adapters may change."""
+        ...
+
     def new_paged_cache(
         self, rows: int, capacity: int, pages: int, page_size: int, bits: int | None
     ) -> Cache:
@@ -100,20 +105,38 @@ class Runner:
 
         Of work with guesses, those after each of them too.
         """
-        if work and self.captured is not None and self.captured.takes(work):
+        if not work:
+            return torch.empty(0, self.network.config.vocabulary)
+        replayed = self.captured is not None and self.captured.takes(work)
+        if len(adapters_of(work)) > 1 and (replayed or not self.cache.can_rewind):
+            return self._run_apart(work)
+        if replayed and self.captured is not None:
             return self.captured.run(work)
         picked, offset = list[int](), 0
         for item in work:
             offset += item.count
             if item.draws:
                 picked += range(offset - 1 - len(item.guesses), offset)
-        if not work:
-            return torch.empty(0, self.network.config.vocabulary)
         hidden = self._forward(work)  # (1, N, D)
         if self.watch is not None:
             self.watch([(item.sequence, item.count) for item in work], hidden[0])
-        logits: Tensor = self.network.head(hidden[:, picked])  # (1, R, V)
+        with applied(self.network, uses(work, hidden.device, picked), within="head."):
+            logits: Tensor = self.network.head(hidden[:, picked])  # (1, R, V)
         return logits[0]
+
+    def _run_apart(self, work: Sequence[Work]) -> Tensor:
+        """A pass for each adapter.
+
+        For recurrent layers, inside which tokens are not in the pass's order; and since replaying
+        a plan for each adapter takes less than one pass operator by operator.
+        """
+        rows: dict[int, Tensor] = {}
+        for adapter in adapters_of(work):
+            items = [item for item in work if item.sequence.adapter is adapter]
+            drawn = [1 + len(item.guesses) if item.draws else 0 for item in items]
+            for item, logits in zip(items, self.run(items).split(drawn), strict=True):
+                rows[item.row] = logits
+        return torch.cat([rows[item.row] for item in work])
 
     def _forward(self, work: Sequence[Work]) -> Tensor:
         tokens: list[int] = []
@@ -126,7 +149,33 @@ class Runner:
             [(item.row, item.count) for item in work], [len(item.sequence.tokens) for item in work]
         )
         device = next(self.network.parameters()).device
-        hidden: Tensor = self.network(
-            torch.tensor([tokens], device=device), torch.tensor([positions], device=device), state
-        )
+        with applied(self.network, uses(work, device)):
+            hidden: Tensor = self.network(
+                torch.tensor([tokens], device=device),
+                torch.tensor([positions], device=device),
+                state,
+            )
         return hidden
+
+
+def adapters_of(work: Sequence[Work]) -> list[Adapter | None]:
+    """The adapters of a step, each once; None stands for those who have none."""
+    return list(dict.fromkeys(item.sequence.adapter for item in work))
+
+
+def uses(
+    work: Sequence[Work], device: torch.device, picked: Sequence[int] | None = None
+) -> list[Use]:
+    """Which adapters change which tokens of a pass, or of the `picked` of its tokens."""
+    adapters = adapters_of(work)
+    if len(adapters) == 1:
+        return [] if adapters[0] is None else [Use(adapters[0])]
+    owners = [item.sequence.adapter for item in work for _ in range(item.count)]
+    if picked is not None:
+        owners = [owners[token] for token in picked]
+    tokens = {
+        adapter: [n for n, owner in enumerate(owners) if owner is adapter]
+        for adapter in adapters
+        if adapter is not None
+    }
+    return [Use(a, torch.tensor(found, device=device)) for a, found in tokens.items() if found]

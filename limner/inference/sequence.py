@@ -13,6 +13,7 @@ from limner.inference.record import Record
 from limner.inference.sampler import Draw
 from limner.inference.sampling import Sampling
 from limner.inference.stopping import Transcript
+from limner.peft import Adapter
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -76,10 +77,14 @@ class Sequence:
     constraint: Constraint | None = None
     """What form the answer is held to."""
     conditions: tuple[object, ...] = ()
-    """What its keys and values depend on beside its tokens (an adapter); their repr tells."""
+    """What its keys and values depend on beside its tokens; their repr tells."""
+    adapter: Adapter | None = None
+    """What changes the network for it; its number is one of the conditions."""
     leader: Sequence | None = None
     """Another answer to the same prompt, which computes it for both; None once that is done."""
     computed: int = 0
+    reused: int | None = None
+    """Tokens that an earlier text had computed for it; None until it has a row."""
     row: int | None = None
     """The row of the cache that it has, if any."""
     pages: list[int] = field(default_factory=list)

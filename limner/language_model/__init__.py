@@ -1,6 +1,6 @@
 """Language models as a user meets them: text in, text out."""
 
-from limner.language_model.completion import Completion, TokenScore, Usage
+from limner.language_model.completion import Completion, TokenScore, ToolCall, Usage
 from limner.language_model.distribution import Candidate, Distribution
 from limner.language_model.embedder import Embedder, load_embedder
 from limner.language_model.loading import load
@@ -19,6 +19,7 @@ __all__ = [
     "MaskFiller",
     "Stream",
     "TokenScore",
+    "ToolCall",
     "Transcriber",
     "Translator",
     "Usage",

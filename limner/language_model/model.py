@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 import html
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, overload
 
 import torch
@@ -19,6 +22,7 @@ from limner.inference.constraints import KINDS, Constraint, Form, Grammars, form
 from limner.inference.engine import Engine
 from limner.inference.sampling import Sampling
 from limner.inference.speculation import Speculation
+from limner.language_model.calling import Calling, CallReader, as_read, calling
 from limner.language_model.completion import Completion
 from limner.language_model.distribution import Distribution
 from limner.language_model.memory import pages_that_fit
@@ -27,6 +31,7 @@ from limner.language_model.stream import Stream, completion
 from limner.models.counting import abbreviate, count_parameters, on_meta
 from limner.models.decoder import Decoder, DecoderConfig
 from limner.nn.packed import number_format, weight_bytes
+from limner.peft import Adapter, Use, applied, read_adapter
 from limner.tokenizers import IncrementalDecoder, Tokenizer
 
 Messages = Sequence[Mapping[str, Any]]
@@ -43,7 +48,8 @@ class LanguageModel:
     Sampling options everywhere are the fields of `limner.Sampling`. One not given is what the
     checkpoint's generation_config.json says, and otherwise Sampling's own default. Beside them one
     of these holds an answer to a form: `schema` (a JSON Schema, or a pydantic model), `regex`,
-    `grammar` (Lark, as llguidance reads it) or `choice` (a list of texts).
+    `grammar` (Lark, as llguidance reads it) or `choice` (a list of texts). `adapter` everywhere is
+    the name of an attached adapter; without it the model answers as if it had none.
 
     Not to be shared between threads.
 
@@ -79,6 +85,7 @@ class LanguageModel:
                 f"made for, not {self.context}"
             )
         self.defaults = dict(defaults or {})
+        self._adapters: dict[str, Adapter] = {}
 
     def __repr__(self) -> str:
         return (
@@ -107,6 +114,45 @@ class LanguageModel:
             speculation=self.speculation,
         )
 
+    # Adapters
+
+    @property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """What is attached, by name."""
+        return MappingProxyType(self._adapters)
+
+    def attach(self, name: str, folder: str | Path) -> Adapter:
+        """Read a LoRA adapter that the peft library saved; answers can ask for it by its name.
+
+        Raises FileNotFoundError if there is none, ValueError if the name is taken, or the adapter
+        is for another model or of a kind that is not supported.
+        """
+        if not name or name in self._adapters:
+            raise ValueError(
+                f"an adapter needs a name of its own, and '{name}' is none: choose one"
+            )
+        adapter = read_adapter(self.network, folder).pack()
+        self._adapters[name] = adapter
+        return adapter
+
+    def detach(self, name: str) -> None:
+        """Forget an adapter; answers under way with it go on. ValueError if there is none."""
+        self.adapter(name)
+        del self._adapters[name]
+
+    def adapter(self, name: str | None) -> Adapter | None:
+        """The adapter of this name, None for none. ValueError suggests the nearest name."""
+        if name is None:
+            return None
+        if name not in self._adapters:
+            raise ValueError(f"no adapter '{name}' is attached{nearest(name, self._adapters)}")
+        return self._adapters[name]
+
+    def applied(self, name: str | None) -> AbstractContextManager[None]:
+        """Let an adapter change all passes of a block."""
+        adapter = self.adapter(name)
+        return applied(self.network, [] if adapter is None else [Use(adapter)])
+
     # Going on from a text
 
     @overload
@@ -116,7 +162,7 @@ class LanguageModel:
     def generate(self, prompt: Sequence[str], **options: Any) -> list[Completion]: ...
 
     def generate(
-        self, prompt: str | Sequence[str], **options: Any
+        self, prompt: str | Sequence[str], *, adapter: str | None = None, **options: Any
     ) -> Completion | list[Completion]:
         """Continue a text, or several at once, exactly as each would be alone.
 
@@ -133,13 +179,14 @@ class LanguageModel:
             self.sampling(**others),
             new_decoder=self._new_decoder,
             new_constraint=lambda: self.constraint(form),
+            adapter=self.adapter(adapter),
         )
         answers = [completion(sequence, self.tokenizer) for sequence in sequences]
         return answers[0] if isinstance(prompt, str) else answers
 
-    def stream(self, prompt: str, **options: Any) -> Stream:
+    def stream(self, prompt: str, *, adapter: str | None = None, **options: Any) -> Stream:
         """Continue a text, piece by piece. Raises at once, as `generate` does."""
-        return self._stream(self.encode(prompt), options)
+        return self._stream(self.encode(prompt), options, adapter)
 
     # Answering
 
@@ -148,21 +195,35 @@ class LanguageModel:
         messages: Messages,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str = "auto",
         template: Mapping[str, Any] | None = None,
+        adapter: str | None = None,
         **options: Any,
     ) -> Completion:
         """Answer a conversation.
 
         Args:
             messages: ``{"role": ..., "content": ...}``, the last usually the user's.
-            tools: JSON schemas of functions that the model may call.
+            tools: functions that the model may call, as OpenAI's API describes them; the answer's
+                `calls` are those that it wants made.
+            tool_choice: "auto"; "required" or the name of one, and the answer is held to be a sound
+                call; or "none".
             template: further variables of the chat template.
+            adapter: the name of an attached adapter.
             options: sampling options.
 
         Raises as `generate` does, and ValueError if the model has no chat template or the template
         refuses the messages.
         """
-        with self.stream_chat(messages, tools=tools, template=template, **options) as stream:
+        stream = self.stream_chat(
+            messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            template=template,
+            adapter=adapter,
+            **options,
+        )
+        with stream:
             for _ in stream:
                 pass
         return stream.completion
@@ -175,7 +236,9 @@ class LanguageModel:
         messages: Messages,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str = "auto",
         template: Mapping[str, Any] | None = None,
+        adapter: str | None = None,
         **options: Any,
     ) -> Stream:
         """Answer a conversation, piece by piece. Takes and raises what `chat` does."""
@@ -185,10 +248,14 @@ class LanguageModel:
                 "messages must be a list such as [{'role': 'user', 'content': ...}], not a string; "
                 "to continue a text use generate or stream"
             )
-        conversation = self.tokenizer.apply_chat(messages, tools=tools, **dict(template or {}))
-        return self._stream(conversation.ids, options)
+        called = calling(self.tokenizer, tools, tool_choice)
+        plain, described = as_read(self.tokenizer, messages, called.tools if called else ())
+        conversation = self.tokenizer.apply_chat(plain, tools=described, **dict(template or {}))
+        return self._stream(conversation.ids, options, adapter, called)
 
-    def search(self, prompt: str | Messages, **options: Any) -> list[Completion]:
+    def search(
+        self, prompt: str | Messages, *, adapter: str | None = None, **options: Any
+    ) -> list[Completion]:
         """What follows a text or answers messages, by searching; best first.
 
         One of these options says how:
@@ -206,13 +273,13 @@ class LanguageModel:
         model, and as `generate` does.
         """
         if isinstance(prompt, str):
-            return search(self, self.encode(prompt), options)
-        return search(self, self.tokenizer.apply_chat(prompt).ids, options)
+            return search(self, self.encode(prompt), options, adapter)
+        return search(self, self.tokenizer.apply_chat(prompt).ids, options, adapter)
 
     # Looking inside
 
     @torch.inference_mode()
-    def logits(self, prompt: str | Sequence[int]) -> Tensor:
+    def logits(self, prompt: str | Sequence[int], adapter: str | None = None) -> Tensor:
         """Logits (T, V) after each token of a text, or of token ids (T,).
 
         Raises ValueError if it is empty or longer than the context.
@@ -223,11 +290,12 @@ class LanguageModel:
                 f"the text has {len(tokens)} tokens, but must have from 1 to {self.context}"
             )
         device = self.network.device
-        return self.network.logits(torch.tensor([tokens], device=device))[0]
+        with self.applied(adapter):
+            return self.network.logits(torch.tensor([tokens], device=device))[0]
 
-    def next_token(self, prompt: str | Sequence[int]) -> Distribution:
+    def next_token(self, prompt: str | Sequence[int], adapter: str | None = None) -> Distribution:
         """The probabilities of the token after a text, before any sampling option."""
-        return Distribution(self.logits(prompt)[-1], self.tokenizer)
+        return Distribution(self.logits(prompt, adapter)[-1], self.tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, with what the model's input begins with; an empty one is its start.
@@ -263,15 +331,25 @@ class LanguageModel:
     def _grammars(self) -> Grammars:
         return Grammars(self.tokenizer, self.config.vocabulary)
 
-    def _stream(self, tokens: Sequence[int], options: Mapping[str, Any]) -> Stream:
+    def _stream(
+        self,
+        tokens: Sequence[int],
+        options: Mapping[str, Any],
+        adapter: str | None,
+        called: Calling | None = None,
+    ) -> Stream:
         form, options = form_of(options)
+        if called is not None:
+            form = called.form(form, self.constraint)
         sequence = self.engine.submit(
             tokens,
             self.sampling(**options),
-            decoder=self._new_decoder(),
+            decoder=called.decoder() if called else self._new_decoder(),
             constraint=self.constraint(form),
+            adapter=self.adapter(adapter),
         )
-        return Stream(self.engine, sequence, self.tokenizer)
+        reader = CallReader(called) if called else None
+        return Stream(self.engine, sequence, self.tokenizer, reader)
 
     @property
     def _new_decoder(self) -> Callable[[], IncrementalDecoder]:

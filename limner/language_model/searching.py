@@ -34,12 +34,23 @@ KINDS = {"num_beams": BEAMS, "contrast": CONTRAST, "best_of": BEST_OF}
 
 
 def search(
-    model: LanguageModel, tokens: Sequence[int], options: Mapping[str, Any]
+    model: LanguageModel,
+    tokens: Sequence[int],
+    options: Mapping[str, Any],
+    adapter: str | None = None,
 ) -> list[Completion]:
     """What a search finds after a prompt, best first; `LanguageModel.search` says more."""
     kind = kind_of(options)
     if kind == "best_of":
-        return best_of(model, tokens, options)
+        return best_of(model, tokens, options, adapter)
+    with model.applied(adapter):
+        return _follow(model, tokens, options, kind)
+
+
+def _follow(
+    model: LanguageModel, tokens: Sequence[int], options: Mapping[str, Any], kind: str
+) -> list[Completion]:
+    """What a search finds by following several branches."""
     most = room(model, tokens, options.get("max_tokens"))
     ends = model.tokenizer.stop_ids
     if kind == "contrast":
@@ -83,7 +94,10 @@ def room(model: LanguageModel, tokens: Sequence[int], most: int | None) -> int:
 
 
 def best_of(
-    model: LanguageModel, tokens: Sequence[int], options: Mapping[str, Any]
+    model: LanguageModel,
+    tokens: Sequence[int],
+    options: Mapping[str, Any],
+    adapter: str | None = None,
 ) -> list[Completion]:
     """Several drawn answers to one prompt, which is computed once, best first.
 
@@ -93,14 +107,18 @@ def best_of(
     if count < 1:
         raise ValueError(f"best_of must be 1 or more answers, not {count}")
     chosen = {name: value for name, value in options.items() if name not in ("best_of", "scorer")}
-    drawn = draw_several(model, tokens, {"logprobs": 0, **chosen}, count)
+    drawn = draw_several(model, tokens, {"logprobs": 0, **chosen}, count, adapter)
     answers = [completion(sequence, model.tokenizer) for sequence in drawn]
     rated = [replace(answer, score=_rate(answer, scorer)) for answer in answers]
     return sorted(rated, key=lambda answer: -(answer.score or 0.0))
 
 
 def draw_several(
-    model: LanguageModel, tokens: Sequence[int], options: Mapping[str, Any], count: int
+    model: LanguageModel,
+    tokens: Sequence[int],
+    options: Mapping[str, Any],
+    count: int,
+    adapter: str | None = None,
 ) -> list[Text]:
     """Several answers to one prompt."""
     form, others = form_of(options)
@@ -119,6 +137,7 @@ def draw_several(
                 decoder=IncrementalDecoder(model.tokenizer),
                 constraint=model.constraint(form),
                 beside=drawn[0] if drawn else None,
+                adapter=model.adapter(adapter),
             )
             drawn.append(text)
         while not all(text.finished for text in drawn):

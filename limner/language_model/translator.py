@@ -56,31 +56,46 @@ class Translator:
         self.defaults = dict(defaults or {})
 
     def translate(
-        self, texts: str | Sequence[str], *, target: str | None = None, **options: Any
+        self,
+        texts: str | Sequence[str],
+        *,
+        target: str | None = None,
+        parse_special: bool = False,
+        **options: Any,
     ) -> Any:
         """The target of each text, or of one.
 
         `target` is a token that the target begins with, for models of many languages ("de_DE").
         What the model was taught to do may have to stand before the text ("translate English to
-        German: "). Raises TypeError for an unknown option, ValueError for one out of range and for
-        a text that is too long.
+        German: "). With `parse_special`, special tokens are read out of the texts and written into
+        the targets: a T5 fills "the <extra_id_0> sat", a BART "the <mask> sat".
+
+        Raises TypeError for an unknown option, ValueError for one out of range and for a text that
+        is too long.
         """
         if isinstance(texts, str):
-            return self.translate([texts], target=target, **options)[0]
+            (one,) = self.translate([texts], target=target, parse_special=parse_special, **options)
+            return one
         if SEARCHING & set(options) and DRAWING & set(options):
-            one, other = min(SEARCHING & set(options)), min(DRAWING & set(options))
-            raise ValueError(f"{one} is for searching and {other} for drawing: give one of them")
+            search, draw = min(SEARCHING & set(options)), min(DRAWING & set(options))
+            raise ValueError(f"{search} is for searching and {draw} for drawing: give one of them")
         chosen = self.defaults | options
         prompt = [self.network.config.start, *self._forced(target, chosen)]
-        memory = self._read(texts)
+        memory = self._read(self.tokenizer.encode_batch(texts, parse_special=parse_special))
         tokens = self._write(memory, prompt, chosen)
-        return [self.tokenizer.decode(ids) for ids in tokens]
+        return [self._text(ids, parse_special) for ids in tokens]
+
+    def _text(self, tokens: Sequence[int], special: bool) -> str:
+        """A target as text; of the special tokens, what begins and ends every target is no part."""
+        if not special:
+            return self.tokenizer.decode(tokens)
+        said = [token for token in tokens[1:] if token not in self.tokenizer.stop_ids]
+        return self.tokenizer.decode(said, skip_special_tokens=False)
 
     @torch.inference_mode()
-    def _read(self, texts: Sequence[str]) -> Any:
-        """The state in which targets are written."""
+    def _read(self, tokens: Sequence[list[int]]) -> Any:
+        """The state in which targets of these texts are written."""
         context = self.network.config.encoder.context
-        tokens = self.tokenizer.encode_batch(texts)
         for number, ids in enumerate(tokens, 1):
             if not 0 < len(ids) <= context:
                 raise ValueError(

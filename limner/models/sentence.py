@@ -127,6 +127,11 @@ class SentenceEncoder(nn.Module):
         return pooled
 
     @property
+    def normalizes(self) -> bool:
+        """Whether its vectors are one long."""
+        return bool(self.steps) and isinstance(self.steps[-1], Normalize)
+
+    @property
     def width(self) -> int:
         """The width P of the vectors."""
         widths = [step.config.outputs for step in self.steps if isinstance(step, Dense)]

@@ -49,6 +49,7 @@ class OutlierLinear(nn.Module):
         if packed is None:
             raise ValueError(f"groups of {weight.rest.group} inputs are no multiple of 32")
         self.rest: PackedWeight = packed
+        self.in_features, self.out_features = packed.inputs, packed.outputs
         self.register_buffer("columns", weight.columns)
         self.register_buffer("values", weight.values.float())
         self.bias = bias

@@ -2,6 +2,9 @@ import re
 
 import pytest
 
+from limner import load
+from tests.peft.adapters import write_random_adapter
+
 
 def test_a_chat_model_answers_a_message_and_raw_continues_a_text(limner, tiny):
     chat = limner("generate", tiny, "the lazy dog", "--max-tokens", 8, "--stats")
@@ -124,3 +127,14 @@ def test_a_search_prints_the_best_text_and_a_draft_changes_nothing(limner, tiny)
 )
 def test_impossible_searches_and_drafts_are_one_line(refused, tiny, words, message):
     assert message in refused("generate", tiny, "hi", *words)
+
+
+def test_an_adapter_answers_and_a_folder_without_one_is_refused(limner, refused, tiny, tmp_path):
+    adapter = write_random_adapter(load(tiny), tmp_path / "adapter")
+    words = ("generate", tiny, "the quick", "--raw", "--max-tokens", 8)
+    plain, adapted = limner(*words), limner(*words, "--adapter", adapter)
+    assert adapted.code == 0
+    assert adapted.out.strip() != plain.out.strip()
+    found = limner(*words, "--adapter", adapter, "--num-beams", 2)
+    assert found.out != limner(*words, "--num-beams", 2).out
+    assert "no adapter at" in refused(*words, "--adapter", tmp_path / "nowhere")

@@ -4,6 +4,7 @@ import hashlib
 from types import SimpleNamespace
 
 import torch
+from torch import nn
 
 #: Added to the tokens of long texts, where those are read otherwise.
 LONG = 100
@@ -102,9 +103,14 @@ class FakeNetwork:
         self.poison, self.can_rewind = poison, can_rewind
         self.steps: list[list[tuple[int, int]]] = []
         self.interrupt = lambda: None
+        self.layer = nn.Identity()
 
     def parameters(self):
         return iter([torch.zeros(1)])
+
+    def get_submodule(self, name):
+        assert name == "layer"
+        return self.layer
 
     def new_paged_cache(self, rows, capacity, pages, page_size, bits):
         self.cache = FakeCache(rows, capacity, pages, page_size, self.can_rewind)
@@ -113,6 +119,7 @@ class FakeNetwork:
     def __call__(self, tokens, positions, work):
         self.steps.append([(row, count) for row, count, _ in work])
         self.interrupt()
+        tokens = self.layer(tokens[..., None])[..., 0]
         hidden, offset = [], 0
         for row, count, length in work:
             for place in range(offset, offset + count):
@@ -142,13 +149,27 @@ class FakeNetwork:
         generator = torch.Generator().manual_seed(digest)
         return torch.randn(self.config.vocabulary, generator=generator) * 2
 
-    def next_logits(self, prefix):
-        return self.logits(self.digest(self.read(prefix, len(prefix))))
+    def next_logits(self, prefix, adapter=None):
+        changed = [token + (adapter.shift if adapter else 0) for token in prefix]
+        return self.logits(self.digest(self.read(changed, len(prefix))))
 
     def read(self, tokens, length):
         """What a text of that length makes of its tokens."""
         at = self.config.rereads_at
         return [token + LONG for token in tokens] if at is not None and length > at else tokens
+
+
+class FakeAdapter:
+    """Lets a `FakeNetwork` take tokens for others; never two that two adapters make of them."""
+
+    packed, layers = True, ("layer",)
+
+    def __init__(self, number):
+        self.number, self.shift = number, 20 * number
+
+    def add_to(self, layer, hidden):
+        assert layer == "layer"
+        return torch.full_like(hidden, self.shift)
 
 
 class Letters:

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from limner.inference.draft_model import DraftModel
 from limner.inference.engine import Engine
 from limner.inference.sampling import Sampling
 from limner.inference.speculation import Speculation
-from tests.inference.fake import FakeNetwork, Letters
+from tests.inference.fake import FakeAdapter, FakeNetwork, Letters
 from tests.inference.guessing import Guesser
 from tests.inference.naive import naive_answer
 
 END, POISON, VOCABULARY, CONTEXT, PAGE = 5, 11, 12, 40, 4
+ADAPTERS = [FakeAdapter(number) for number in (1, 2, 3)]
 BEGINNINGS = [[1, 2, 3, 4, 6, 7, 8, 9] * 2, [1, 2, 3, 4, 6, 7, 8, 0], [3] * 12]
 NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -61,7 +63,8 @@ requests = st.fixed_dictionaries(
         "sampling": samplings,
         "samples": st.sampled_from([1, 1, 1, 2, 3]),
         "allowed": masks,
-        "conditions": st.sampled_from([(), (), ("adapter",)]),
+        "conditions": st.sampled_from([(), (), ("image",)]),
+        "adapter": st.none() | st.sampled_from(ADAPTERS),
         "arrives": st.integers(0, 20),
         "leaves": st.none() | st.none() | st.integers(0, 30),
         "put_back": st.sets(st.integers(0, 20), max_size=2),
@@ -151,6 +154,7 @@ class Traffic:
                 decoder=Letters(),
                 allowed=request["allowed"],
                 conditions=request["conditions"],
+                adapter=request["adapter"],
                 beside=answers[-1] if answers else None,
             )
             answers.append(sequence)
@@ -209,7 +213,7 @@ class Traffic:
 
     def expected(self, request, sample):
         return naive_answer(
-            self.network.next_logits,
+            partial(self.network.next_logits, adapter=request["adapter"]),
             request["prompt"],
             request["sampling"],
             end_tokens=[END],

@@ -72,6 +72,18 @@ def test_a_target_begins_with_the_token_asked_for(pair):
         translator.translate(TEXTS[0], target="Rome")
 
 
+def test_special_tokens_are_read_and_written_where_that_is_asked_for(pair):
+    model, folder = pair
+    translator, words = load_translator(folder), tokenizer(framed=False, eos_token="[SEP]")
+    text = "the [MASK] sat on the red house"
+    ids = words([text], return_tensors="pt").input_ids
+    with torch.no_grad():
+        written = model.generate(ids)[0, 1:].tolist()
+    plain, special = translator.translate(text), translator.translate(text, parse_special=True)
+    assert special == words.decode([i for i in written if i != 3])
+    assert special != plain
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
