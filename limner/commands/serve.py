@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -15,7 +16,7 @@ from limner.commands.terminal import progress_bar, remark
 
 if TYPE_CHECKING:
     from limner.serving.opening import Loaded, Opening
-    from limner.serving.server import Server
+    from limner.serving.server import Loading, Server, Serving
 
 
 class Command(LoadingSettings):
@@ -37,8 +38,10 @@ class Command(LoadingSettings):
     not given"""
     embedder: tuple[str, ...] = ()
     """models to serve for their vectors, whatever else they can do"""
+    adapter: tuple[str, ...] = ()
+    """LoRA adapters of the model, each NAME=FOLDER; clients ask for one by its name"""
     model_folders: tuple[Path, ...] = ()
-    """folders from which models may be loaded while it runs"""
+    """folders from which models and adapters may be loaded while it runs"""
     host: str = "127.0.0.1"
     """the address to listen on"""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -61,6 +64,14 @@ class Command(LoadingSettings):
     """how long the answers to a request may take, waiting included; then they end with an error"""
     drain_seconds: int = Field(default=30, ge=0)
     """how long answers under way may take when the server is told to stop, or to unload a model"""
+    cluster: bool = False
+    """run the models in replicas, in the Ray cluster that RAY_ADDRESS names or one started here"""
+    replicas: int | None = Field(default=None, ge=1)
+    """how many, with --cluster; 2 if not given"""
+    replica_cpus: float | None = Field(default=None, gt=0)
+    """processors a replica, with --cluster; an equal share of all if not given"""
+    replica_gpus: float | None = Field(default=None, ge=0)
+    """GPUs a replica, with --cluster; one if there are so many, if not given"""
     log: Literal["json", "text", "off"] = "json"
     """how each request is written to standard error"""
     log_texts: bool = False
@@ -77,7 +88,8 @@ def run(settings: Command) -> None:
         ) from None
     server = make_server(settings)
     log_to_standard_error()
-    names = list(server.loading.models)
+    models = list(server.loading.models)
+    names = [*models, *named_adapters(settings, models)]
     server.run(lambda address: remark(greeting(address, names)))
 
 
@@ -115,11 +127,35 @@ def make_server(settings: Command) -> Server:
             requests=settings.requests,
         ),
     )
+    named = named_models(settings)
+    adapters = named_adapters(settings, list(named))
     models = {
-        name: partial(load, opening, model, as_embedder=as_embedder)
-        for name, (model, as_embedder) in named_models(settings).items()
+        name: partial(
+            load, opening, model, as_embedder=as_embedder, adapters={} if as_embedder else adapters
+        )
+        for name, (model, as_embedder) in named.items()
     }
-    return Server(Loading(models, opening), serving)
+    loading = Loading(models, opening)
+    return cluster_server(settings, loading, serving) or Server(loading, serving)
+
+
+def cluster_server(settings: Command, loading: Loading, serving: Serving) -> Server | None:
+    """The server of a cluster, if that is asked for.
+
+    Raises ValueError for settings that mean nothing without one.
+    """
+    names = ("replicas", "replica_cpus", "replica_gpus")
+    given = [name for name in names if getattr(settings, name) is not None]
+    if not settings.cluster:
+        if given:
+            raise ValueError(f"{given[0]} is for a cluster: give --cluster too")
+        return None
+    from limner.serving.cluster import ClusterServer, Placement
+
+    if settings.model_folders:
+        raise ValueError("model_folders is not for --cluster, which loads nothing while it runs")
+    placement = Placement(settings.replicas or 2, settings.replica_cpus, settings.replica_gpus)
+    return ClusterServer(loading, serving, placement=placement)
 
 
 def named_models(settings: Command) -> dict[str, tuple[str, bool]]:
@@ -149,13 +185,46 @@ def named_models(settings: Command) -> dict[str, tuple[str, bool]]:
     return found
 
 
-def load(opening: Opening, model: str, *, as_embedder: bool) -> Loaded:
-    """The model, with a progress bar and its own defaults: clients expect the API's temperature."""
+def named_adapters(settings: Command, taken: list[str]) -> dict[str, Path]:
+    """The folders of adapters by what clients call them.
+
+    Raises ValueError if a name is missing or taken, or it is not clear whose they are.
+    """
+    if settings.adapter and len(settings.model) != 1:
+        raise ValueError(
+            f"adapter is for one model, and {len(settings.model)} are given: load it while the "
+            "server runs, with POST /v1/load_lora_adapter"
+        )
+    found: dict[str, Path] = {}
+    for word in settings.adapter:
+        name, separator, folder = word.partition("=")
+        if not separator or not name or not folder:
+            raise ValueError(f"'{word}' names no adapter: write NAME=FOLDER")
+        if name in found or name in taken:
+            raise ValueError(f"two models are called '{name}': give the adapter another name")
+        found[name] = Path(folder)
+    return found
+
+
+def load(
+    opening: Opening, model: str, *, as_embedder: bool, adapters: Mapping[str, Path]
+) -> Loaded:
+    """The model, with a progress bar and its own defaults: clients expect the API's temperature.
+
+    Raises ValueError if adapters are given to a model that writes nothing.
+    """
     from dataclasses import replace
+
+    from limner.language_model import LanguageModel
 
     with progress_bar() as progress:
         shown = replace(opening, progress=progress)
-        return shown.open_embedder(model) if as_embedder else shown.open(model)
+        loaded = shown.open_embedder(model) if as_embedder else shown.open(model)
+    for name, folder in adapters.items():
+        if not isinstance(loaded, LanguageModel):
+            raise ValueError(f"'{model}' writes no text, so it takes no adapter: leave adapter out")
+        loaded.attach(name, folder)
+    return loaded
 
 
 def greeting(address: str, names: list[str]) -> str:

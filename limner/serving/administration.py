@@ -1,4 +1,4 @@
-"""Routes for whoever runs the server: models come and go while it runs."""
+"""Routes for whoever runs the server: models and adapters come and go while it runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,36 @@ from limner.serving.requests import Body
 
 logger = logging.getLogger(__name__)
 
+#: What clients may call a model.
+NAME = r"^[^/?#\s][^?#\s]*$"
+
 
 class LoadRequest(Body):
     """The body of /v1/models/load."""
 
     model: str = Field(min_length=1, max_length=1000)
     """a name of the catalogue or of the hub, or a path in one of the server's model folders"""
-    name: str | None = Field(default=None, max_length=200, pattern=r"^[^/?#\s][^?#\s]*$")
+    name: str | None = Field(default=None, max_length=200, pattern=NAME)
     """what clients call it; its own name, or that of its file or folder, if not given"""
+
+
+class LoadAdapterRequest(Body):
+    """The body of /v1/load_lora_adapter, as vLLM's clients send it."""
+
+    lora_name: str = Field(max_length=200, pattern=NAME)
+    """what clients call the model with the adapter"""
+    lora_path: str = Field(min_length=1, max_length=1000)
+    """a folder with an adapter as the peft library saves it, in one of the server's model folders
+    """
+    base_model_name: str | None = Field(default=None, max_length=200)
+    """the model that it is for, if several are served"""
+
+
+class UnloadAdapterRequest(Body):
+    """The body of /v1/unload_lora_adapter, as vLLM's clients send it."""
+
+    lora_name: str = Field(max_length=200, pattern=NAME)
+    """what clients call the model with the adapter"""
 
 
 def require_administrator(request: Request) -> None:
@@ -73,6 +95,42 @@ async def unload_model(request: Request, name: str) -> Response:
     await registry_of(request).remove(name, seconds)
     logger.info("unloaded %s", name)
     return as_json(Deleted(id=name, object="model").model_dump())
+
+
+async def load_adapter(request: Request) -> Response:
+    """Load an adapter; answers under way go on, and new ones can ask for it by its name."""
+    require_administrator(request)
+    body = await read_body(request, LoadAdapterRequest)
+    registry, opening = registry_of(request), _opening(request)
+    lock: asyncio.Lock = request.app.state.loading
+    async with lock:
+        parent = registry.model(body.base_model_name)
+        if body.lora_name in registry.served:
+            raise ApiError(
+                409, f"there is a model '{body.lora_name}' already: unload it or give another name"
+            )
+        if parent.parent is not None:
+            raise ApiError(400, f"'{parent.name}' is an adapter itself", param="base_model_name")
+        try:
+            opening.check_adapter(body.lora_path)
+            await asyncio.to_thread(parent.model.attach, body.lora_name, body.lora_path)
+        except (ValueError, OSError) as error:
+            raise ApiError(400, " ".join(str(error).split()), param="lora_path") from None
+        parent.check_open()
+        logger.info("loaded adapter %s of %s", body.lora_name, parent.name)
+        return as_json(describe(registry.add_adapter(parent, body.lora_name)))
+
+
+async def unload_adapter(request: Request) -> Response:
+    """Unload an adapter; answers under way with it go on to their end."""
+    require_administrator(request)
+    body = await read_body(request, UnloadAdapterRequest)
+    registry = registry_of(request)
+    if registry.any(body.lora_name).parent is None:
+        raise ApiError(400, f"'{body.lora_name}' is no adapter", param="lora_name")
+    await registry.remove(body.lora_name, request.app.state.limits.unload_seconds)
+    logger.info("unloaded adapter %s", body.lora_name)
+    return as_json(Deleted(id=body.lora_name, object="model").model_dump())
 
 
 def _opening(request: Request) -> Opening:

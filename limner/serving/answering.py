@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -88,12 +88,13 @@ def scores_of(event: Event) -> list[Score]:
     return [Score(event.token, event.logprob, event.alternatives)]
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> Json:
-    """Tokens read and written."""
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> Json:
+    """Tokens read and written, and how many of the first earlier texts had computed."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }
 
 
@@ -102,8 +103,13 @@ def reason(event_reason: str | None) -> str | None:
     return "stop" if event_reason == "cancelled" else event_reason
 
 
-async def whole(events: Events, count: int, shape: Shape, envelope: Envelope) -> Json:
-    """The response when all answers have ended. Raises ApiError if one cannot go on."""
+async def whole(
+    events: Events, count: int, shape: Shape, envelope: Envelope, cached_tokens: Callable[[], int]
+) -> Json:
+    """The response when all answers have ended. Raises ApiError if one cannot go on.
+
+    `cached_tokens` is asked then; see `usage`.
+    """
     written = [Written() for _ in range(count)]
     try:
         async for index, event in events:
@@ -111,14 +117,18 @@ async def whole(events: Events, count: int, shape: Shape, envelope: Envelope) ->
     except AnswerFailedError as error:
         raise failure(error) from None
     total = sum(answer.tokens for answer in written)
-    return envelope.around(shape.choices(written)) | {"usage": usage(shape.prompt_tokens, total)}
+    counted = usage(shape.prompt_tokens, total, cached_tokens())
+    return envelope.around(shape.choices(written)) | {"usage": counted}
 
 
 async def chunks(
-    events: Events, shape: Shape, envelope: Envelope, wants_usage: bool
+    events: Events, shape: Shape, envelope: Envelope, cached_tokens: Callable[[], int] | None
 ) -> AsyncIterator[Json]:
-    """The chunks of a stream; an error, should there be one, is the last."""
-    empty = {"usage": None} if wants_usage else {}
+    """The chunks of a stream; an error, should there be one, is the last.
+
+    With `cached_tokens` (see `usage`) the last chunk counts the tokens.
+    """
+    empty = {"usage": None} if cached_tokens else {}
     for choice in shape.opening():
         yield envelope.around([choice], chunk=True) | empty
     tokens = 0
@@ -130,8 +140,9 @@ async def chunks(
     except AnswerFailedError as error:
         yield failure(error).body
         return
-    if wants_usage:
-        yield envelope.around([], chunk=True) | {"usage": usage(shape.prompt_tokens, tokens)}
+    if cached_tokens:
+        counted = usage(shape.prompt_tokens, tokens, cached_tokens())
+        yield envelope.around([], chunk=True) | {"usage": counted}
 
 
 def failure(error: AnswerFailedError) -> ApiError:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -49,6 +50,7 @@ from limner.serving.served import Registry, ServedModel
 from limner.serving.token_scores import Score
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ def create_application(
     limits: Limits | None = None,
     opening: Opening | None = None,
     store: ResponseStore | None = None,
+    routes: Sequence[Route] | None = None,
 ) -> FastAPI:
     """The API over what is in `registry`.
 
@@ -89,6 +92,7 @@ def create_application(
         limits: what a request may ask for.
         opening: how models are opened while the server runs.
         store: where responses are kept; the user's data folder if not given.
+        routes: who answers; `ROUTES` if not given.
     """
     # The pages of documentation that FastAPI makes load scripts from other people's servers.
     application = FastAPI(title="limner", docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -98,7 +102,7 @@ def create_application(
         asyncio.Lock(),
         store or ResponseStore(),
     )
-    add_routes(application, ROUTES)
+    add_routes(application, ROUTES if routes is None else routes)
     add_page(application)
     application.add_exception_handler(ApiError, _refused)
     application.add_exception_handler(HTTPException, _no_such_route)
@@ -158,17 +162,20 @@ async def _prompt_scores(
     """The scores of the prompts' tokens, if they are asked for and the client is still there."""
     if not body.echo or body.logprobs is None:
         return []
-    scores: list[list[Score]] = []
-    for prompt in given:
-        scoring = asyncio.ensure_future(served.score(prompt.tokens, body.logprobs))
-        async with cancelled_on_disconnect(request.receive, scoring.cancel):
-            try:
-                scores.append(await scoring)
-            except asyncio.CancelledError:
-                raise ApiError(499, "the client went away") from None
-            except AnswerFailedError as error:
-                raise failure(error) from None
-    return scores
+    count = body.logprobs
+    return [await _while_there(request, served.score(one.tokens, count)) for one in given]
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """What comes of some work, which is dropped if the client goes away. Raises ApiError."""
+    task = asyncio.ensure_future(work)
+    async with cancelled_on_disconnect(request.receive, task.cancel):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            raise ApiError(499, "the client went away") from None
+        except AnswerFailedError as error:
+            raise failure(error) from None
 
 
 async def _respond(
@@ -182,14 +189,15 @@ async def _respond(
     """The response, whole or as a stream, of which nothing goes on when its reader is gone."""
     if submissions:
         answers = served.submit(submissions, shape.prompt_tokens, account(request))
-        events, cancel = aiter(answers), answers.cancel
+        events, cancel, cached = aiter(answers), answers.cancel, lambda: answers.cached_tokens
     else:
-        events, cancel = ended_at_once(shape.count), lambda: None
+        events, cancel, cached = ended_at_once(shape.count), lambda: None, lambda: 0
     described: Shape = shape
     if body.stream:
-        return EventStream(chunks(events, described, envelope, body.wants_usage), cancel)
+        counted = cached if body.wants_usage else None
+        return EventStream(chunks(events, described, envelope, counted), cancel)
     async with cancelled_on_disconnect(request.receive, cancel):
-        return as_json(await whole(events, shape.count, described, envelope))
+        return as_json(await whole(events, shape.count, described, envelope, cached))
 
 
 # Tokens and vectors
@@ -233,8 +241,10 @@ async def embed(request: Request) -> Response:
     prepare = partial(embeddings.tokens_of, served.embedder, served.name, body)
     tokens = await served.prepare(body, "input", prepare)
     account(request).read(served.name, sum(map(len, tokens)))
-    compute = partial(embeddings.response, served.embedder, served.name, body, tokens)
-    return as_json(await served.prepare(body, "input", compute))
+    vectors = await _while_there(request, served.embed(tokens))
+    cut = embeddings.cut(served.embedder, vectors, body.dimensions)
+    write = partial(embeddings.response, served.name, body, cut, sum(map(len, tokens)))
+    return as_json(await served.prepare(body, "input", write))
 
 
 # What is there, and how it is
@@ -308,6 +318,14 @@ ROUTES = [
     Route(
         "POST", "/v1/models/load", administration.load_model, administration.LoadRequest,
         replies.ModelReply,
+    ),
+    Route(
+        "POST", "/v1/load_lora_adapter", administration.load_adapter,
+        administration.LoadAdapterRequest, replies.ModelReply,
+    ),
+    Route(
+        "POST", "/v1/unload_lora_adapter", administration.unload_adapter,
+        administration.UnloadAdapterRequest, replies.Deleted,
     ),
     Route("GET", "/v1/models", models, reply=replies.ModelsReply),
     Route("GET", "/v1/models/{name:path}", model, reply=replies.ModelReply),

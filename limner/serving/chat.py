@@ -7,13 +7,13 @@ from typing import Any
 
 from limner.inference.sequence import Event
 from limner.language_model import LanguageModel
+from limner.language_model.calling import Calling, Tool, as_read, new_identity
 from limner.serving.answering import Json, Written, reason, scores_of
 from limner.serving.engine_thread import Submission
 from limner.serving.forms import constraint_of
 from limner.serving.requests import ChatRequest, Message
 from limner.serving.token_scores import Score, chat_score
-from limner.serving.tool_requests import Tool
-from limner.serving.tooling import Tooling, as_read, new_identity
+from limner.serving.tooling import tooling
 from limner.tokenizers import Tokenizer
 from limner.tools.source import Piece, TextPiece
 
@@ -35,30 +35,31 @@ def prompt_of(
     return tokenizer.apply_chat(plain, tools=described, **(variables or {})).ids
 
 
-def tooling_of(tokenizer: Tokenizer, body: ChatRequest) -> Tooling | None:
+def calling_of(tokenizer: Tokenizer, body: ChatRequest) -> Calling | None:
     """The functions that the answers may call, if any. Raises ValueError."""
     if not body.tools and body.tool_choice not in (None, "none", "auto"):
         raise ValueError("tool_choice asks for a call, but tools are not given")
     if not body.tools or body.tool_choice == "none":
         return None
-    return Tooling(tokenizer, body.tools, body.tool_choice, body.parallel_tool_calls is not False)
+    parallel = body.parallel_tool_calls is not False
+    return tooling(tokenizer, body.tools, body.tool_choice, parallel=parallel)
 
 
 def submissions(model: LanguageModel, body: ChatRequest) -> list[Submission]:
     """What is to be generated for a chat. Raises ValueError."""
     tokenizer, sampling = model.tokenizer, model.sampling(**body.options())
-    tooling = tooling_of(tokenizer, body)
-    tools = tooling.tools if tooling else ()
+    calling = calling_of(tokenizer, body)
+    tools = calling.tools if calling else ()
     tokens = prompt_of(tokenizer, body.messages, body.chat_template_kwargs, tools)
-    form = tooling.form(body.form(), model.constraint) if tooling else body.form()
-    field = "tools" if tooling else body.form_field
+    form = calling.form(body.form(), model.constraint) if calling else body.form()
+    field = "tools" if calling else body.form_field
     return [
         Submission(
             tokens,
             sampling,
             sample,
             constraint=constraint_of(model, form, field, sampling),
-            decoder=tooling.decoder() if tooling else None,
+            decoder=calling.decoder() if calling else None,
         )
         for sample in range(body.n or 1)
     ]
@@ -70,8 +71,8 @@ class ChatShape:
     def __init__(self, tokenizer: Tokenizer, body: ChatRequest, prompt_tokens: int) -> None:
         self.tokenizer, self.prompt_tokens = tokenizer, prompt_tokens
         self.count, self.logprobs = body.n or 1, bool(body.logprobs)
-        tooling = tooling_of(tokenizer, body)
-        self._answers = [Answer(tooling) for _ in range(self.count)]
+        calling = calling_of(tokenizer, body)
+        self._answers = [Answer(calling) for _ in range(self.count)]
 
     def opening(self) -> Iterator[Json]:
         """Who speaks; the text follows."""
@@ -83,7 +84,7 @@ class ChatShape:
         answer, scores = self._answers[index], scores_of(event)
         deltas = list(answer.take(event))
         if scores and self.logprobs and not deltas:
-            deltas = [{"content": event.text if answer.tooling is None else ""}]
+            deltas = [{"content": event.text if answer.calling is None else ""}]
         for delta in deltas:
             yield self._choice(index, delta, scores)
             scores = []
@@ -125,9 +126,9 @@ class ChatShape:
 class Answer:
     """One answer of a chat as it comes: its text, and its calls."""
 
-    def __init__(self, tooling: Tooling | None) -> None:
-        self.tooling = tooling
-        self._parser = tooling.parser() if tooling else None
+    def __init__(self, calling: Calling | None) -> None:
+        self.calling = calling
+        self._parser = calling.parser() if calling else None
         self._calls = 0
 
     def take(self, event: Event) -> Iterator[Json]:
@@ -151,8 +152,8 @@ class Answer:
         if isinstance(piece, TextPiece):
             yield {"content": piece.text}
             return
-        assert self.tooling is not None
-        if piece.call and not self.tooling.several:
+        assert self.calling is not None
+        if piece.call and not self.calling.several:
             return
         if piece.name is not None:
             self._calls += 1

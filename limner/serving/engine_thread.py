@@ -23,6 +23,7 @@ from limner.inference.sampling import Sampling
 from limner.inference.sequence import Event
 from limner.inference.sequence import Sequence as EngineSequence
 from limner.inference.stopping import TextDecoder
+from limner.peft import Adapter
 
 Result = TypeVar("Result")
 Order = Callable[[], None]
@@ -42,6 +43,8 @@ class Submission:
     """What holds the answer to a form."""
     decoder: TextDecoder | None = None
     """Makes the answer's text; None: the model's plain one."""
+    adapter: Adapter | None = None
+    """Changes the model for this answer."""
 
 
 class QueueFullError(Exception):
@@ -87,6 +90,8 @@ class Answers:
         self.count = self.unfinished = count
         self._on_token, self._most_seconds = on_token, most_seconds
         self.sequences: list[EngineSequence] = []  # the engine thread's own
+        self.first: list[EngineSequence] = []
+        """The first answer to each prompt; these are the engine thread's own, too."""
         self._cancel, self._observer = cancel, observer
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._latest: list[float | None] = [None] * count
@@ -112,6 +117,11 @@ class Answers:
             raise AnswerTimedOutError(
                 f"it took longer than the {self._most_seconds:g} seconds that this server gives it"
             ) from None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompts that earlier texts had computed; whole when answers have begun."""
+        return sum(sequence.reused or 0 for sequence in self.first)
 
     def cancel(self) -> None:
         """End what is unfinished, and free its rows before the engine's next step."""
@@ -177,13 +187,21 @@ class EngineThread:
         """Answers that have a row."""
         return sum(sequence.row is not None for sequence in self.engine.scheduler.sequences)
 
+    def running_with(self, adapter: Adapter) -> int:
+        """Those of them that have this adapter."""
+        rows = self.engine.scheduler.sequences
+        return sum(one.row is not None and one.adapter is adapter for one in rows)
+
     def submit(
-        self, submissions: Sequence[Submission], on_token: Callable[[], None] = lambda: None
+        self,
+        submissions: Sequence[Submission],
+        on_token: Callable[[], None] = lambda: None,
+        observer: Observer | None = None,
     ) -> Answers:
         """Queue the answers to one request, all or none; `on_token` is called for each token.
 
-        The caller has checked them as the engine does. Raises QueueFullError, and ValueError if
-        they are more than would ever fit.
+        `observer` is told of them, the thread's own if not given. The caller has checked them as
+        the engine does. Raises QueueFullError, and ValueError if they are more than would ever fit.
         """
         count = len(submissions)
         if count > self.capacity:
@@ -195,7 +213,11 @@ class EngineThread:
             raise QueueFullError
         self.unfinished += count
         answers = Answers(
-            count, self._cancel, self.observer, on_token=on_token, most_seconds=self.most_seconds
+            count,
+            self._cancel,
+            observer or self.observer,
+            on_token=on_token,
+            most_seconds=self.most_seconds,
         )
         self._orders.put(partial(self._admit, list(submissions), answers))
         return answers
@@ -290,12 +312,15 @@ class EngineThread:
                     decoder=submission.decoder or self.new_decoder(),
                     constraint=submission.constraint,
                     beside=beside,
+                    adapter=submission.adapter,
                 )
             except ValueError as error:
                 event = Event(-1, finish_reason="error", error=str(error))
                 self._hand_over([(answers, index, event)])
                 continue
-            beside = beside or sequence
+            if beside is None:
+                answers.first.append(sequence)
+                beside = sequence
             answers.sequences.append(sequence)
             self._places[sequence.id] = answers, index
 

@@ -73,8 +73,7 @@ class MessageWriter:
         reason = "stop_sequence" if found else REASONS.get(end.reason, "end_turn")
         ended = {"stop_reason": reason, "stop_sequence": found}
         self.reply |= ended | {"usage": self._usage()}
-        usage = {"output_tokens": self.turn.tokens}
-        yield {"type": "message_delta", "delta": ended, "usage": usage}
+        yield {"type": "message_delta", "delta": ended, "usage": self._usage()}
         yield {"type": "message_stop"}
 
     def _stop_sequence(self) -> str | None:
@@ -110,11 +109,13 @@ class MessageWriter:
         return {"type": kind, "index": len(self.reply["content"])} | facts
 
     def _usage(self) -> Json:
+        """Anthropic counts what was read from the cache beside the input, not in it."""
+        found = self.turn.cached_tokens
         return {
-            "input_tokens": self.turn.prompt_tokens,
+            "input_tokens": self.turn.prompt_tokens - found,
             "output_tokens": self.turn.tokens,
             "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
+            "cache_read_input_tokens": found,
         }
 
 

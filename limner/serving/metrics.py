@@ -70,6 +70,14 @@ class Metrics:
         """Those of one model."""
         return ModelMetrics(self, model)
 
+    def of_adapter(self, name: str) -> AnswerMetrics:
+        """Those of one adapter, which has a name of its own."""
+        return AnswerMetrics(self, name)
+
+    def forget_adapter(self, name: str) -> None:
+        """An adapter is gone: do not look any more how many answers it has."""
+        self.running.remove(name)
+
     def forget(self, model: str) -> None:
         """A model is gone: do not look any more how many answers it has."""
         guesses = (self.guessed, self.guessed_right)
@@ -83,23 +91,14 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class ModelMetrics:
-    """The measurements of one model; an `Observer` of its engine thread."""
+class AnswerMetrics:
+    """The measurements of answers of one model or adapter; an `Observer` of an engine thread."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._first, self._between = metrics.first.labels(model), metrics.between.labels(model)
         self._generated = metrics.generated_tokens.labels(model)
         self.prompt_tokens = metrics.prompt_tokens.labels(model)
-        self._reused, self._preempted = (
-            metrics.reused.labels(model),
-            metrics.preempted.labels(model),
-        )
-        self._guessed, self._right = (
-            metrics.guessed.labels(model),
-            metrics.guessed_right.labels(model),
-        )
-        self._pages = [metrics.pages.labels(model, state) for state in STATES]
-        self._running, self._waiting = metrics.running.labels(model), metrics.waiting.labels(model)
+        self._running = metrics.running.labels(model)
 
     def first_token(self, seconds: float) -> None:
         """An answer's first token came."""
@@ -111,9 +110,30 @@ class ModelMetrics:
         self._between.observe(seconds)
         self._generated.inc()
 
+    def watch_running(self, count: Callable[[], int]) -> None:
+        """Where to look how many answers are being computed, whenever someone asks."""
+        self._running.set_function(count)
+
+
+class ModelMetrics(AnswerMetrics):
+    """The measurements of one model and its engine."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        super().__init__(metrics, model)
+        self._reused, self._preempted = (
+            metrics.reused.labels(model),
+            metrics.preempted.labels(model),
+        )
+        self._guessed, self._right = (
+            metrics.guessed.labels(model),
+            metrics.guessed_right.labels(model),
+        )
+        self._pages = [metrics.pages.labels(model, state) for state in STATES]
+        self._waiting = metrics.waiting.labels(model)
+
     def watch(self, engine: Callable[[], Statistics], waiting: Callable[[], int]) -> None:
         """Where to look how the engine is, whenever someone asks."""
-        self._running.set_function(lambda: engine().running)
+        self.watch_running(lambda: engine().running)
         self._waiting.set_function(waiting)
         self._reused.set_function(lambda: engine().found)
         self._preempted.set_function(lambda: engine().preemptions)

@@ -82,10 +82,20 @@ class Opening:
         named = find(model) is not None or hub.NAME.fullmatch(model) is not None
         if named and not (model.startswith((".", "~")) or path.exists()):
             return
+        self._check_inside(path, f"model names '{model}'")
+
+    def check_adapter(self, folder: str) -> None:
+        """Raise ValueError if a request may not ask for the adapter in this folder.
+
+        It must lie in one of the folders that the server was started with.
+        """
+        self._check_inside(Path(folder).expanduser(), f"lora_path names '{folder}'")
+
+    def _check_inside(self, path: Path, what: str) -> None:
         inside = any(path.resolve().is_relative_to(folder.resolve()) for folder in self.folders)
         if not inside:
             raise ValueError(
-                f"model names '{model}', which is not in a folder that this server may load from: "
+                f"{what}, which is not in a folder that this server may load from: "
                 "start it with model_folders=FOLDER"
             )
 

@@ -25,14 +25,15 @@ async def read_body(request: Request, model: type[AnyBody]) -> AnyBody:
     if kind != "application/json":
         # what a form of some web page could send without asking is never accepted
         raise ApiError(415, f"the body must be application/json, not {kind[:100] or 'untyped'}")
-    content = await _content(request)
+    content = await read_content(request)
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
         raise wrong_body(model, error) from None
 
 
-async def _content(request: Request) -> bytes:
+async def read_content(request: Request) -> bytes:
+    """The bytes of a body, of any kind. Raises ApiError: 413 or 408."""
     limits = request.app.state.limits
     pieces, size = [], 0
     try:

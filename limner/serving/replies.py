@@ -30,12 +30,20 @@ class ErrorReply(Reply):
     error: ErrorFacts
 
 
+class PromptDetails(Reply):
+    """Of the tokens read."""
+
+    cached_tokens: int
+    """those that earlier texts had computed"""
+
+
 class Usage(Reply):
     """Tokens read and written."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails
 
 
 class InputUsage(Reply):
@@ -233,6 +241,8 @@ class ModelReply(Reply):
     """whether it writes, makes vectors, or scores pairs of texts"""
     max_model_len: int
     """the longest text in tokens, the answer included"""
+    parent: str | None
+    """the model that it is an adapter of, if it is one"""
 
 
 class ModelsReply(Reply):
@@ -261,4 +271,5 @@ def describe(served: Served) -> dict[str, Any]:
     return {
         "id": served.name, "object": "model", "created": served.created, "owned_by": "limner",
         "kind": served.kind, "max_model_len": served.longest,
+        "parent": served.parent.name if served.parent else None,
     }  # fmt: skip

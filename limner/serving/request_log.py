@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from starlette.types import Message, Receive, Send
 
@@ -87,9 +87,18 @@ class Unheard(Heard):
         return {}
 
 
+class StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is by then: tests and notebooks exchange it, and close it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def log_to_standard_error() -> None:
     """Write the lines to standard error, beside the package's other messages."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StandardError()
     handler.setFormatter(logging.Formatter("%(message)s"))
     requests_log.handlers, requests_log.propagate = [handler], False
     requests_log.setLevel(logging.INFO)

@@ -84,14 +84,14 @@ class ResponseWriter:
         cut = end.reason == "length"
         status = "incomplete" if cut else "completed"
         yield from self._close(status)
-        read, wrote = self.turn.prompt_tokens, self.turn.tokens
+        read, wrote, found = self.turn.prompt_tokens, self.turn.tokens, self.turn.cached_tokens
         self.reply |= {
             "status": status,
             "completed_at": None if cut else time.time(),
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "usage": {
                 "input_tokens": read,
-                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "input_tokens_details": {"cached_tokens": found, "cache_write_tokens": 0},
                 "output_tokens": wrote,
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": read + wrote,

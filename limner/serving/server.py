@@ -101,16 +101,8 @@ class Server:
         self._announce: Callable[[str], None] = logger.info
         host = self.settings.host
         local = {host, "localhost", "127.0.0.1", "[::1]"} if is_loopback(host) else None
-        application = create_application(
-            self.registry,
-            self.metrics,
-            lifespan=self._lifespan,
-            limits=limits,
-            opening=loading.opening,
-            store=responses,
-        )
         guard = Guard(
-            application,
+            self._application(responses),
             keys=keys,
             hosts=local,
             metrics=self.metrics,
@@ -162,17 +154,35 @@ class Server:
         self._address = listening.getsockname()[:2]
         return listening
 
+    def _application(self, responses: ResponseStore | None) -> FastAPI:
+        return create_application(
+            self.registry,
+            self.metrics,
+            lifespan=self._lifespan,
+            limits=self.settings.limits,
+            opening=self.loading.opening,
+            store=responses,
+        )
+
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(self._load())
         yield
         await loading
+        await self._stop()
+
+    async def _open_models(self) -> None:
+        """Load what requests are answered with."""
+        for name, load in self.loading.models.items():
+            self.registry.add(name, await asyncio.to_thread(load))
+
+    async def _stop(self) -> None:
+        """Let go of it again."""
         await self.registry.stop()
 
     async def _load(self) -> None:
         try:
-            for name, load in self.loading.models.items():
-                self.registry.add(name, await asyncio.to_thread(load))
+            await self._open_models()
         except Exception as error:  # raised again by `run`, when the server is down
             self.failure, self.uvicorn.should_exit = error, True
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from limner.language_model.calling import arguments_of
 
 #: OpenAI's rule, and the dots that others allow.
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
@@ -33,12 +34,6 @@ class Tool(ToolPart):
 
     type: Literal["function"]
     function: Function
-
-    def plain(self) -> dict[str, Any]:
-        """The tool as chat templates read it."""
-        function = self.function.model_dump(exclude={"strict"}, exclude_none=True)
-        function.setdefault("parameters", {"type": "object", "properties": {}})
-        return {"type": "function", "function": function}
 
 
 class FunctionReference(ToolPart):
@@ -88,19 +83,6 @@ class ToolCall(ToolPart):
 
     def plain(self) -> dict[str, Any]:
         """The call as chat templates read it, with the arguments as data. Raises ValueError."""
-        function = {"name": self.function.name, "arguments": self._arguments()}
+        name = self.function.name
+        function = {"name": name, "arguments": arguments_of(name, self.function.arguments)}
         return {"id": self.id, "type": "function", "function": function}
-
-    def _arguments(self) -> dict[str, Any]:
-        try:
-            arguments = json.loads(self.function.arguments or "{}")
-        except (json.JSONDecodeError, RecursionError):
-            arguments = None
-        if not isinstance(arguments, dict):
-            given = self.function.arguments
-            shown = given if len(given) <= 80 else f"{given[:80]}..."
-            raise ValueError(
-                f"messages hold a call of '{self.function.name}' whose arguments are no JSON "
-                f"object: {shown!r}"
-            )
-        return arguments

@@ -13,14 +13,14 @@ from typing import Any
 from fastapi import Request
 from pydantic import ValidationError
 
+from limner.language_model.calling import as_read
 from limner.serving import chat
 from limner.serving.account import account
-from limner.serving.answering import Events, Json, Shape, failure
-from limner.serving.engine_thread import AnswerFailedError, Submission
+from limner.serving.answering import Json, Shape, failure
+from limner.serving.engine_thread import AnswerFailedError, Answers, Submission
 from limner.serving.errors import ApiError, wrong_body
 from limner.serving.requests import Body, ChatRequest
 from limner.serving.served import ServedModel
-from limner.serving.tooling import as_read
 from limner.tokenizers import Tokenizer
 
 
@@ -65,18 +65,26 @@ class Turn:
     submission: Submission
     end_tokens: frozenset[int]
     """Tokens that end an answer by themselves."""
-    cancel: Callable[[], None]
-    _events: Events
+    _answers: Answers
     _shape: Shape
     tokens: int = 0
     """Tokens written so far."""
     written: tuple[int, ...] = ()
     """Those tokens."""
 
+    @property
+    def cached_tokens(self) -> int:
+        """How many tokens of the prompt earlier texts had computed, once the answer has begun."""
+        return self._answers.cached_tokens
+
+    def cancel(self) -> None:
+        """End the answer, and free its row."""
+        self._answers.cancel()
+
     async def __aiter__(self) -> AsyncIterator[Part]:
         """The parts as they come. Raises ApiError if the answer cannot go on."""
         try:
-            async for index, event in self._events:
+            async for index, event in self._answers:
                 if event.token is not None:
                     self.tokens += 1
                     self.written += (event.token,)
@@ -139,8 +147,8 @@ async def prepare(
 
 def _left_open(tokenizer: Tokenizer, body: ChatRequest) -> list[int]:
     """Token ids of messages, the last of which is not ended."""
-    tooling = chat.tooling_of(tokenizer, body)
-    tools = tooling.tools if tooling else ()
+    calling = chat.calling_of(tokenizer, body)
+    tools = calling.tools if calling else ()
     plain, described = as_read(tokenizer, [message.plain() for message in body.messages], tools)
     return tokenizer.apply_chat(
         plain, tools=described, add_generation_prompt=False, continue_final_message=True
@@ -153,7 +161,7 @@ def begin(request: Request, served: ServedModel, body: ChatRequest, submission: 
     shape = chat.ChatShape(served.model.tokenizer, body, prompt_tokens)
     answers = served.submit([submission], prompt_tokens, account(request))
     ends = served.model.tokenizer.stop_ids.union(submission.sampling.stop_tokens)
-    return Turn(prompt_tokens, submission, ends, answers.cancel, aiter(answers), shape)
+    return Turn(prompt_tokens, submission, ends, answers, shape)
 
 
 async def shortened(

@@ -10,9 +10,11 @@ from http.client import HTTPConnection
 
 import pytest
 
+from limner import LanguageModel, load
 from limner.commands import serve
 from limner.commands.command_line import run_command
 from limner.serving.keys import KeyStore
+from tests.peft.adapters import write_random_adapter
 
 
 def post(address, path, body):
@@ -131,9 +133,40 @@ def test_names_must_tell_models_apart(refused, tiny):
     assert "did you mean 'port'" in refused("serve", tiny, "prot=8000")
 
 
+def test_adapters_are_loaded_with_their_model(tiny, tmp_path):
+    folder = write_random_adapter(load(tiny), tmp_path / "poet")
+    settings = serve.Command(model=(str(tiny),), adapter=(f"poet={folder}",))
+    (model,) = (opened() for opened in serve.make_server(settings).loading.models.values())
+    assert isinstance(model, LanguageModel)
+    assert list(model.adapters) == ["poet"]
+
+
+def test_adapters_need_names_and_one_model(refused, tiny, tmp_path):
+    assert "write NAME=FOLDER" in refused("serve", tiny, "--adapter", tmp_path)
+    assert "two models are called 'tiny'" in refused("serve", tiny, "--adapter", "tiny=x")
+    assert "adapter is for one model, and 2 are given" in refused(
+        "serve", tiny, f"b={tiny}", "--adapter", "poet=x"
+    )
+    assert "no adapter at" in refused("serve", tiny, "--adapter", "poet=x", "port=0")
+
+
 def test_the_network_needs_keys(refused, tiny):
     assert "limner keys create NAME" in refused("serve", tiny, "host=0.0.0.0")
     assert "contradict" in refused("serve", tiny, "--require-keys", "--without-keys")
+
+
+def test_settings_of_a_cluster_need_one(refused, tiny):
+    assert "replicas is for a cluster: give --cluster too" in refused("serve", tiny, "replicas=3")
+    assert "replica_gpus is for" in refused("serve", tiny, "replica_gpus=1")
+    assert "loads nothing while it runs" in refused(
+        "serve", tiny, "--cluster", "model_folders=[models]"
+    )
+
+
+def test_a_cluster_without_ray_says_how_to_get_it(refused, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said = refused("serve", tiny, "--cluster", "port=0")
+    assert "pip install 'limner[cluster]'" in said
 
 
 def test_a_model_that_is_not_there_is_one_line(refused, tmp_path):

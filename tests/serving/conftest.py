@@ -120,3 +120,23 @@ def idle(server):
         raise AssertionError(f"{thread.running} rows are still taken, {thread.unfinished} open")
 
     return wait
+
+
+@pytest.fixture
+def break_step(server, monkeypatch):
+    """Let one of the engine's next steps fail: the first, or that of this number."""
+
+    def arm(number=1):
+        runner = server.registry.served["tiny"].thread.engine.runner
+        run, calls = runner.run, []
+
+        def broken(work):
+            calls.append(work)
+            if len(calls) < number:
+                return run(work)
+            monkeypatch.undo()
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(runner, "run", broken)
+
+    return arm

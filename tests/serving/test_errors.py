@@ -184,7 +184,3 @@ def test_unknown_paths_and_methods_are_errors_in_the_same_form(send):
     assert send("GET", "/v1/nothing").error["type"] == "invalid_request_error"
     reply = send("GET", CHAT)
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
-
-
-def test_embeddings_need_an_embedder(refuse):
-    assert refuse("/v1/embeddings", {"model": "tiny", "input": "a"})["param"] == "model"

@@ -206,18 +206,8 @@ def test_the_text_can_be_held_to_a_schema(client):
     assert reply.text.format.name == "x"
 
 
-def test_an_answer_that_cannot_go_on_fails(send, server, monkeypatch):
-    runner = server.registry.served["tiny"].thread.engine.runner
-    run, calls = runner.run, []
-
-    def broken(work):
-        calls.append(work)
-        if len(calls) == 3:
-            monkeypatch.undo()
-            raise RuntimeError("out of memory")
-        return run(work)
-
-    monkeypatch.setattr(runner, "run", broken)
+def test_an_answer_that_cannot_go_on_fails(send, break_step):
+    break_step(3)
     body = {"model": "tiny", "input": QUESTION, "stream": True, "ignore_eos": True}
     last = send("POST", "/v1/responses", body).body.decode().split("\n\n")[-2]
     event = json.loads(last.partition("data: ")[2])

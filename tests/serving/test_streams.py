@@ -86,17 +86,10 @@ def test_so_does_one_that_waited_for_the_whole_answer(server, idle, endless):
 
 
 def test_an_error_in_a_step_ends_the_answers_in_it_and_nothing_else(
-    server, client, idle, monkeypatch, caplog
+    client, idle, break_step, caplog
 ):
-    thread = server.registry.served["tiny"].thread
-    network = thread.engine.runner
-
-    def broken(work):
-        monkeypatch.undo()
-        raise RuntimeError("out of memory")
-
     expected = streamed(client, 3)
-    monkeypatch.setattr(network, "run", broken)
+    break_step()
     with pytest.raises(openai.InternalServerError, match="engine failed"):
         client.completions.create(**options(3))
     assert "out of memory" in caplog.text

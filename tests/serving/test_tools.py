@@ -13,7 +13,7 @@ from limner.serving.keys import KeyStore
 from limner.serving.response_store import ResponseStore
 from limner.serving.server import Loading, Server, Serving
 from limner.serving.tool_requests import Tool
-from limner.serving.tooling import Tooling
+from limner.serving.tooling import tooling
 from limner.tokenizers import ChatTemplate
 from limner.tools import formats
 from tests.serving.conftest import ask, running
@@ -137,11 +137,11 @@ def test_a_named_function_is_the_one_that_is_called(client, name):
 def test_a_template_that_takes_single_calls_gets_no_more(tiny):
     tokenizer = limner.load(tiny).tokenizer
     tools = [Tool.model_validate(tool) for tool in TOOLS]
-    assert Tooling(tokenizer, tools, "auto", parallel=True).several
+    assert tooling(tokenizer, tools, "auto", parallel=True).several
     tokenizer.chat_template = ChatTemplate(
         MESSAGES + "{% if tools %}This model only supports single tool-calls at once!{% endif %}"
     )
-    assert not Tooling(tokenizer, tools, "auto", parallel=True).several
+    assert not tooling(tokenizer, tools, "auto", parallel=True).several
 
 
 def test_only_allowed_tools_are_called(client):
