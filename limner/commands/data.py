@@ -12,17 +12,20 @@ from pydantic import Field
 
 from limner.commands.command_line import CommandSettings
 from limner.commands.terminal import remark
+from limner.data.filtering import Filters
 
 if TYPE_CHECKING:
     from limner.data.manifest import Manifest
+    from limner.data.preparing import Reader
 
 
-class Command(CommandSettings):
+class Command(CommandSettings, Filters):
     """Turn texts into shards of tokens to train on, or say what such a folder holds.
 
     `limner data prepare SOURCE FOLDER --tokenizer MODEL` encodes all documents of a source. If it
     is stopped, the same command goes on. `limner data info FOLDER` checks every shard against its
-    hash and prints counts.
+    hash and prints counts. What is done to documents first (repair, quality, contamination,
+    personal data, duplicates) is best written in a settings file; what they took out is printed.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("action", "source", "folder")
@@ -30,9 +33,9 @@ class Command(CommandSettings):
     action: Literal["prepare", "info"]
     """what to do"""
     source: str | list[str]
-    """a file, folder or glob of texts or JSON lines, compressed or not; python, Python's own
-    standard library; or topics, its language reference. --source can be given several times. With
-    info: the folder"""
+    """a file, folder or glob of texts, JSON lines or Parquet, compressed or not; hub:OWNER/NAME, a
+    data set of the hub; python, Python's own standard library; or topics, its language reference.
+    --source can be given several times. With info: the folder"""
     folder: Path | None = None
     """where the shards go"""
     tokenizer: str | None = None
@@ -40,9 +43,21 @@ class Command(CommandSettings):
     unit: Literal["file", "line", "paragraph"] = "file"
     """what one document is, in plain text"""
     field: str = "text"
-    """what holds the text, in JSON lines"""
+    """what holds the text, in JSON lines and Parquet"""
     shard_tokens: int = Field(default=50_000_000, ge=1)
     """tokens of a shard, about"""
+    refused: Path | None = None
+    """a new file for the documents that were left out, as JSON lines with the reason"""
+    workers: int = Field(default=1, ge=1)
+    """processes that examine documents; more pay off with filters"""
+    cluster: bool = False
+    """read and examine on the Ray cluster at RAY_ADDRESS, or on one of this machine's cores; the
+    files are the same"""
+
+    @property
+    def filters(self) -> Filters:
+        """The settings that are of filters."""
+        return Filters.model_validate({name: getattr(self, name) for name in Filters.model_fields})
 
 
 def run(settings: Command) -> None:
@@ -64,9 +79,27 @@ def prepare(settings: Command) -> Manifest:
         open_source(settings.source, unit=settings.unit, field=settings.field),
         find_tokenizer(settings.tokenizer),
         settings.folder,
+        filters=settings.filters,
+        refused=settings.refused,
         shard_tokens=settings.shard_tokens,
+        read=reader(settings),
         progress=counter(),
     )
+
+
+def reader(settings: Command) -> Reader:
+    """Where documents are examined."""
+    from limner.data.preparing import read_here
+
+    if settings.cluster:
+        from limner.data.cluster import ClusterReader
+
+        return ClusterReader()
+    if settings.workers > 1:
+        from limner.data.workers import WorkerReader
+
+        return WorkerReader(settings.workers)
+    return read_here
 
 
 def info(settings: Command) -> Manifest:
@@ -95,11 +128,31 @@ def counter() -> Callable[[int, int], None] | None:
 def report(manifest: Manifest) -> list[str]:
     """What a manifest says, for people."""
     ratio = manifest.text_bytes / max(manifest.tokens, 1)
-    return [
+    lines = [
         f"source      {manifest.source}",
         f"documents   {manifest.documents:,}",
         f"tokens      {manifest.tokens:,} ({ratio:.2f} bytes each, {manifest.dtype})",
         f"text        {manifest.text_bytes / 1e6:,.1f} MB",
         f"shards      {len(manifest.shards)}",
         f"tokenizer   {manifest.tokenizer.vocabulary:,} tokens, {manifest.tokenizer.hash[:12]}",
+    ]
+    return lines + account(manifest)
+
+
+def account(manifest: Manifest) -> list[str]:
+    """What filters left out and what they found, as a table."""
+    if manifest.filters is None:
+        return []
+    total = manifest.documents + sum(one.documents for one in manifest.refused.values())
+    rows = [("refused", name, one) for name, one in manifest.refused.items()]
+    rows += [("kept, with", name, one) for name, one in manifest.noted.items()]
+    width = max([len(name) for _, name, _ in rows], default=0)
+    return [
+        "",
+        f"{total:,} documents were read, {manifest.documents:,} kept",
+        *(
+            f"{kind:<11} {name:<{width}} {one.documents:>9,} documents "
+            f"{one.documents / max(total, 1):>6.1%} {one.text_bytes:>13,} bytes"
+            for kind, name, one in sorted(rows, key=lambda row: (row[0] != "refused", row[1]))
+        ),
     ]

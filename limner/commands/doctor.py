@@ -26,7 +26,8 @@ class Command(PretrainSettings, CommandSettings):
     budget: float | None = Field(default=None, ge=0)
     """fail if it costs more"""
     against: list[str] = Field(default_factory=list)
-    """files of texts to evaluate on, a text a line or JSON lines, which must not be trained on"""
+    """files of texts to evaluate on, which must not be trained on: a text a line, or JSON lines or
+    Parquet, of which every text counts"""
     run_length: int = Field(default=13, ge=1)
     """so many tokens in a row, found in both, are a sign of contamination"""
 

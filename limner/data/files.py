@@ -5,12 +5,14 @@ from __future__ import annotations
 import bz2
 import glob
 import gzip
-import importlib
 import lzma
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
+
+from limner.data.extra import import_extra
 
 Opener = Callable[[Path], IO[bytes]]
 
@@ -62,12 +64,8 @@ def _open_plain(path: Path) -> IO[bytes]:
 
 
 def _open_zstd(path: Path) -> IO[bytes]:
-    try:
-        zstd: Any = importlib.import_module("compression.zstd")
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"{path}: this Python reads no .zst (3.14 and later do): unpack it with `zstd -d`"
-        ) from None
+    room = "compression" if sys.version_info >= (3, 14) else "backports"
+    zstd = import_extra(f"{room}.zstd", "data", f"{path}: reading .zst")
     return cast("IO[bytes]", zstd.open(path, "rb"))
 
 

@@ -5,7 +5,8 @@ C channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,3 +124,34 @@ def crop_middle(pixels: Tensor, height: int, width: int) -> Tensor:
     top = (padded.shape[1] - height) // 2
     left = (padded.shape[2] - width) // 2
     return padded[:, top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The images of a collection of texts, by their numbers, read when they are needed."""
+
+    paths: tuple[Path, ...]
+    config: ImageConfig
+
+    def read(self, numbers: Iterable[int]) -> Tensor:
+        """The numbers (I, C, height, width) of these images, which all come to one size."""
+        opened = (open_image(self.paths[number]) for number in numbers)
+        return torch.stack([prepare_image(image, self.config) for image in opened])
+
+
+def images_of_captions(path: Path) -> tuple[Path, ...]:
+    """The images that a file of captions names: JSON lines with "image", a path from its folder.
+
+    Raises ValueError for a line that names none, FileNotFoundError if a file is missing.
+    """
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            found.append(path.parent / json.loads(line)["image"])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f'{path}, line {number}: no image: write {{"text": ..., "image": ...}} in each line'
+            ) from None
+        if not found[-1].is_file():
+            raise FileNotFoundError(f"{path}, line {number}: there is no image '{found[-1]}'")
+    return tuple(found)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from limner.config import Settings
 from limner.data.files import write_whole
@@ -38,6 +39,13 @@ class Shard(Settings):
     """SHA-256 of the file"""
 
 
+class Amount(Settings):
+    """How many documents, and bytes of text that they are or that were found in them."""
+
+    documents: int
+    text_bytes: int
+
+
 class Manifest(Settings):
     """All shards of a folder. `complete` is false while they are being made."""
 
@@ -48,6 +56,14 @@ class Manifest(Settings):
     shards: tuple[Shard, ...] = ()
     position: dict[str, Any] | None = None
     """where the source stood after the last shard"""
+    filters: dict[str, Any] | None = None
+    """what was done to documents first, where that is not the default"""
+    refused: Mapping[str, Amount] = Field(default_factory=dict)
+    """documents left out, by reason"""
+    noted: Mapping[str, Amount] = Field(default_factory=dict)
+    """documents kept that were repaired or hold something, by what; with the bytes of that"""
+    refused_bytes: int = 0
+    """length of the file that refused documents were written into"""
     complete: bool = False
 
     @property

@@ -31,6 +31,14 @@ def run_hashes(tokens: NDArray[Any], length: int) -> Hashes:
     return hashes
 
 
+def places_in(wanted: Hashes, hashes: Hashes) -> NDArray[numpy.int64]:
+    """Where in `wanted`, which are sorted, those of the `hashes` stand that are among them."""
+    if not len(wanted):
+        return numpy.zeros(0, numpy.int64)
+    places = numpy.minimum(wanted.searchsorted(hashes), len(wanted) - 1)
+    return places[wanted[places] == hashes]
+
+
 def shared_runs(
     corpora: Iterable[Corpus], texts: Sequence[NDArray[Any]], length: int
 ) -> list[float]:
@@ -45,7 +53,6 @@ def shared_runs(
         for start in range(0, len(corpus), BLOCK):
             tokens, _ = corpus.read(start, min(start + BLOCK + length - 1, len(corpus)))
             hashes = run_hashes(tokens, length)
-            places = numpy.minimum(wanted.searchsorted(hashes), max(len(wanted) - 1, 0))
-            found[places[wanted[places] == hashes] if len(wanted) else places[:0]] = True
+            found[places_in(wanted, hashes)] = True
     seen = wanted[found]
     return [float(numpy.isin(own, seen).mean()) if len(own) else 0.0 for own in runs]

@@ -6,7 +6,6 @@ on with exactly the documents it would have given.
 
 from __future__ import annotations
 
-import json
 import sysconfig
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +15,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from limner.config import decode_utf8
-from limner.data.files import bare_suffix, find_files, open_bytes
+from limner.data.blocks import read_blocks
+from limner.data.files import find_files, open_bytes
+from limner.data.hub import PREFIX, fetch_data_set
+from limner.data.records import is_table, read_field, read_lines
 
-#: What one document is in a plain text: the file, each line, or what stands between empty lines.
-Unit = Literal["file", "line", "paragraph"]
-JSON_LINES = (".jsonl", ".ndjson")
+#: What one document is in a plain text: the file, each line, what stands between empty lines, or
+#: whole lines of some 64 kB, for those who want all text and never much of it in memory.
+Unit = Literal["file", "line", "paragraph", "block"]
 
 
 class Source(Protocol):
@@ -87,37 +89,43 @@ class SerialSource(Iterator[str]):
 def text_source(
     patterns: str | Path | Sequence[str | Path], *, unit: Unit = "file", field: str = "text"
 ) -> SerialSource:
-    """Documents in files, folders and globs, compressed or not.
+    """Documents in files, folders, globs and data sets of the hub, compressed or not.
 
-    Of `.jsonl` and `.ndjson` files each line is a document, the string in `field`; of others,
-    which must be UTF-8, what `unit` says.
+    Of `.jsonl`, `.ndjson` and `.parquet` files each record is a document, the string in `field`; of
+    others, which must be UTF-8, what `unit` says.
 
-    Raises FileNotFoundError if a pattern means no file.
+    Raises FileNotFoundError if a pattern means no file, ConnectionError if the hub is not there.
     """
     several = [patterns] if isinstance(patterns, str | Path) else list(patterns)
-    files = find_files(several)
+    files = [file for pattern in several for file in _files(pattern)]
     return SerialSource(
-        ", ".join(map(str, several)), files, partial(read_documents, unit=unit, field=field)
+        ", ".join(map(str, several)),
+        list(dict.fromkeys(files)),
+        partial(read_documents, unit=unit, field=field),
     )
+
+
+def _files(pattern: str | Path) -> list[Path]:
+    return fetch_data_set(str(pattern)) if _on_hub(pattern) else find_files([pattern])
+
+
+def _on_hub(pattern: str | Path) -> bool:
+    return str(pattern).startswith(PREFIX) and not Path(pattern).exists()
 
 
 def read_documents(path: Path, *, unit: Unit = "file", field: str = "text") -> Iterator[str]:
     """The documents in one file; ValueError names the line that is not what it should be."""
-    if bare_suffix(path) in JSON_LINES:
-        yield from _json_documents(path, field)
+    if is_table(path):
+        yield from read_field(path, field)
     elif unit == "file":
         with open_bytes(path) as file:
             yield decode_utf8(file.read(), str(path))
     elif unit == "line":
-        yield from (line.rstrip("\r\n") for line in _lines(path))
+        yield from (line.rstrip("\r\n") for line in read_lines(path))
+    elif unit == "block":
+        yield from read_blocks(path)
     else:
-        yield from _paragraphs(_lines(path))
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
-            yield decode_utf8(line, f"{path}:{number}")
+        yield from _paragraphs(read_lines(path))
 
 
 def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
@@ -129,25 +137,6 @@ def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
             yield "".join(gathered)
             gathered = []
     yield "".join(gathered)
-
-
-def _json_documents(path: Path, field: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), 1):
-        if line.strip():
-            yield _json_field(line, field, f"{path}:{number}")
-
-
-def _json_field(line: str, field: str, place: str) -> str:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{place}: not JSON: {error}") from None
-    text = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        has = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-        raise ValueError(f"{place}: no text in field '{field}': it has {has}; name another field")
-    # JSON can spell half of a surrogate pair, which is no character.
-    return text.encode("utf-8", "replace").decode()
 
 
 # What every machine has
@@ -187,7 +176,7 @@ BUILT_IN: dict[str, Callable[[], SerialSource]] = {
 def open_source(
     names: str | Sequence[str], *, unit: Unit = "file", field: str = "text"
 ) -> SerialSource:
-    """A source by its name: `python`, `topics`, or files, folders and globs.
+    """A source by its name: `python`, `topics`, or files, folders, globs and `hub:OWNER/NAME`.
 
     Raises FileNotFoundError if there is no such file, ValueError if built-in names are mixed with
     files (prepare them in folders of their own and mix those).

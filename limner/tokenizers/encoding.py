@@ -62,6 +62,16 @@ class PlainEncoder:
         stricter._engines = self._engines
         return stricter
 
+    @property
+    def forbidden(self) -> frozenset[int]:
+        """Ids that text never becomes."""
+        return self._forbidden
+
+    @property
+    def reads_names(self) -> bool:
+        """Whether the model by itself matches names of pieces (<0x41>) in text."""
+        return self._names is not None
+
     def ids(self, text: str, position: Position = Position.FIRST) -> list[int]:
         """Token ids of a text."""
         ids = self._engine(position).encode(text, add_special_tokens=False).ids

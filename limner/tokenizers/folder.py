@@ -200,7 +200,9 @@ def _add_special(engine: tokenizers.Tokenizer, config: Mapping[str, Any]) -> Non
 def save(tokenizer: Tokenizer, folder: Path) -> None:
     """Write a tokenizer as `transformers` reads it."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.engine.save(str(folder / "tokenizer.json"))
+    # Not by the engine's own `save`, whose errors are no OSError.
+    spelled = tokenizer.engine.to_str(pretty=True)
+    (folder / "tokenizer.json").write_text(spelled, encoding="utf-8")
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,

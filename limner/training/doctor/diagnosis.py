@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from limner.data.batches import Batch
-from limner.data.sources import open_source
+from limner.data.contamination import evaluation_texts
 from limner.language_model.loading import choose_device
 from limner.language_model.memory import free_bytes
 from limner.models.counting import count_parameters, on_meta
@@ -68,7 +68,7 @@ def data_checks(trainer: Trainer, corpora: Corpora, rows: Batch, limits: Limits)
     tokens = trainer.settings.steps * trainer.settings.rows * int(rows.mask.sum()) // len(rows)
     yield texts.check_epochs(tokens, corpora.train)
     if limits.against:
-        evaluation = open_source(limits.against, unit="line")
+        evaluation = evaluation_texts(limits.against)
         yield texts.check_contamination(
             corpora.train, evaluation, corpora.tokenizer, limits.run_length
         )
