@@ -28,7 +28,7 @@ BENCHMARKS := kernels decode prefill startup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab test lint page-test format docs bench bench-peers dev clean
+.PHONY: help lab test lint page-test format docs bench bench-peers code dev clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -67,7 +67,15 @@ bench: $(TEST)  ## measure limner beside its peers on this machine
 
 bench-peers: $(TEST)  ## install the programs that the benchmarks compare with, into .peers
 	$(PIP) install --target .peers --upgrade --no-deps openvino openvino-genai openvino-tokenizers diskcache
+	$(PIP) install --target .peers --upgrade --no-deps tiktoken rustbpe
 	CMAKE_ARGS="-DGGML_NATIVE=ON -DMTMD_BUILD=OFF" $(PIP) install --target .peers --upgrade --no-deps --no-binary llama-cpp-python llama-cpp-python
+	$(BIN)/python -m benchmarks.build_llama_server
+
+code: $(CORE)  ## train a small model on Python's standard library, in a quarter of an hour, and sample from it
+	@test -e tokenizers/python || $(BIN)/limner tokenizer train python tokenizers/python size=4096
+	@$(BIN)/limner data prepare python tokens/python --tokenizer tokenizers/python
+	@$(BIN)/limner pretrain recipes/code.yaml
+	@$(BIN)/limner generate runs/code/model seed=1 max_tokens=120 -- "class "
 
 dev: $(DEV)  ## everything a contributor needs, and the checks before each commit
 	@if [ -e .git ]; then $(BIN)/pre-commit install; fi

@@ -186,7 +186,8 @@ def setting_flag(name: str, field: FieldInfo) -> tuple[Any, Any, Any]:
     """
     kinds = alternatives(field.annotation)
     about = " ".join((field.description or "").split())
-    if not field.is_required() and field.default not in (None, False, ()):
+    plain = not isinstance(field.default, Settings)
+    if plain and not field.is_required() and field.default not in (None, False, ()):
         about += f" (default: {field.default})"
     written = flag(field.alias or name)
     if bool in kinds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,11 +11,15 @@ from pydantic import Field
 from limner.checkpoints.catalogue import resolve
 from limner.checkpoints.checkpoint import open_checkpoint
 from limner.config import Settings
+from limner.data.images import ImageConfig, ImageFiles, images_of_captions
+from limner.models.contrastive import Contrastive
 from limner.models.decoder import Decoder
 from limner.models.encoder import Encoder
 from limner.models.encoder_decoder import EncoderDecoder
 from limner.models.families import find_family
 from limner.models.network import Network
+from limner.nn.fronts import PatchesConfig
+from limner.objectives.contrastive import ContrastivePairs
 from limner.objectives.denoising import Denoising, Noise
 from limner.objectives.distillation import Distillation
 from limner.objectives.loss import Objective
@@ -35,11 +40,13 @@ Kind = Literal[
     "replaced",
     "span_corruption",
     "denoising",
+    "contrastive",
 ]
 FITS: dict[type[Network], tuple[Kind, ...]] = {
     Decoder: ("next_token", "tokens_ahead", "prefix", "distillation"),
     Encoder: ("masked", "replaced"),
     EncoderDecoder: ("span_corruption", "denoising"),
+    Contrastive: ("contrastive",),
 }
 
 
@@ -48,7 +55,7 @@ class Goal(Settings):
 
     kind: Kind = "next_token"
     """decoders: next_token, tokens_ahead, prefix, distillation; encoders: masked, replaced;
-    encoder-decoders: span_corruption, denoising"""
+    encoder-decoders: span_corruption, denoising; models of texts and images: contrastive"""
     share: float | None = Field(default=None, gt=0, lt=1)
     """how much is noised, or how much of the loss is the teacher's; not given: as in the paper"""
     noises: tuple[Noise, ...] = ("permute", "infill")
@@ -59,13 +66,16 @@ class Goal(Settings):
     """distillation: softens both models' probabilities"""
     generator: dict[str, Any] = Field(default_factory=dict)
     """replaced: fields of the generator's config.json that differ from the model's"""
+    images: Path | None = None
+    """contrastive: the JSON lines that the data was prepared from, each with its "image\""""
     balance: float = Field(default=0.0, ge=0)
     """next_token: weight of the loss that evens out the load of experts"""
 
     @property
     def packing(self) -> Literal["packed", "padded"]:
-        """What the objective wants: encoder-decoders read a text as a whole."""
-        return "padded" if self.kind in FITS[EncoderDecoder] else "packed"
+        """What the objective wants: some read a text as a whole."""
+        whole = FITS[EncoderDecoder] + FITS[Contrastive]
+        return "padded" if self.kind in whole else "packed"
 
     def options(self) -> dict[str, Any]:
         """The share, if it is given."""
@@ -101,6 +111,8 @@ def make_objective(goal: Goal, network: Network, tokenizer: Tokenizer, seed: int
             return distillation(goal)
         case "replaced":
             return replaced(goal, network, tokenizer, seed)
+        case "contrastive":
+            return contrastive(goal, network)
 
 
 def distillation(goal: Goal) -> Distillation:
@@ -124,3 +136,19 @@ def replaced(goal: Goal, network: Network, tokenizer: Tokenizer, seed: int) -> R
     objective = ReplacedTokens(generator, tokenizer, **goal.options())
     objective.share_embeddings(network)
     return objective
+
+
+def contrastive(goal: Goal, network: Network) -> ContrastivePairs:
+    """Pairs with the images of the settings, each brought to the network's size."""
+    if goal.images is None:
+        raise ValueError(
+            "objective.images: missing: name the JSON lines that the data was prepared from, each "
+            'with its "image"'
+        )
+    assert isinstance(network, Contrastive)
+    front = network.config.image.front
+    assert isinstance(front, PatchesConfig)
+    size = (front.image, front.image)
+    return ContrastivePairs(
+        ImageFiles(images_of_captions(goal.images), ImageConfig(size=size, crop=size))
+    )

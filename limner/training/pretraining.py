@@ -15,12 +15,13 @@ from torch import nn
 from limner.checkpoints.checkpoint import open_checkpoint
 from limner.config import nearest
 from limner.data.batches import Batch, batches
-from limner.data.corpus import Corpus, open_corpus
+from limner.data.corpus import Corpus, lengths, open_corpus
 from limner.data.mixing import Mixture, Stream, shares
 from limner.data.rows import PackedRows, PaddedRows, Rows, RowStream, in_order
 from limner.models.families import find_family
 from limner.models.network import Network, NetworkConfig
 from limner.models.presets import PRESETS
+from limner.objectives.contrastive import ContrastivePairs
 from limner.tokenizers import Tokenizer, load_tokenizer
 from limner.training.dial import Derived, derive
 from limner.training.events import Listener
@@ -43,6 +44,8 @@ class PretrainSettings(TrainingSettings):
     model: str | dict[str, Any] | None = None
     """the fields of a config.json, or the name of a published shape, or a model's folder to go on
     from; the vocabulary is the tokenizer's"""
+    deviation: float = Field(default=0.02, gt=0)
+    """standard deviation of a new model's random weights; narrow ones learn sooner with more"""
     tokens: int | None = Field(default=None, ge=1)
     """with depth: tokens to see, in place of 20 a parameter"""
     length: int | None = Field(default=None, ge=1)
@@ -94,6 +97,8 @@ def assemble(
     require_fit(settings.objective, network)
     length = row_length(settings, network)
     objective = make_objective(settings.objective, network, corpora.tokenizer, settings.seed)
+    if isinstance(objective, ContrastivePairs):
+        require_pairs(settings, corpora, len(objective.images.paths), length, ranks or Ranks())
     _place(settings.device, network, objective)
     trainer = Trainer(
         network,
@@ -174,7 +179,7 @@ def make_network(settings: PretrainSettings, tokenizer: Tokenizer) -> Network:
     if (folder := given_model(settings)) is not None:
         return open_checkpoint(folder).network()
     network = network_config(settings, tokenizer).build()
-    network.initialise(generator=torch.Generator().manual_seed(settings.seed))
+    network.initialise(settings.deviation, torch.Generator().manual_seed(settings.seed))
     return network
 
 
@@ -188,7 +193,7 @@ def network_config(settings: PretrainSettings, tokenizer: Tokenizer) -> NetworkC
     """The shape of the network; ValueError if the settings do not say it."""
     if (folder := given_model(settings)) is not None:
         return open_checkpoint(folder).config
-    model = settings.model
+    model, known = settings.model, known_fields(tokenizer)
     if model is None:
         raise ValueError("no model: give depth=4, or model.model_type=... and its other fields")
     if isinstance(model, str) and model not in PRESETS:
@@ -196,7 +201,9 @@ def network_config(settings: PretrainSettings, tokenizer: Tokenizer) -> NetworkC
             f"no model '{model}': neither a folder nor a shape{nearest(model, PRESETS)}"
         )
     fields = PRESETS[model] if isinstance(model, str) else model
-    return read_fields({**fields, **known_fields(tokenizer)})
+    if "text_config" in fields:  # a model of more than texts says there what concerns them
+        return read_fields({**fields, "text_config": {**fields["text_config"], **known}})
+    return read_fields({**fields, **known})
 
 
 def read_fields(fields: Mapping[str, Any]) -> NetworkConfig:
@@ -219,6 +226,30 @@ def row_length(settings: PretrainSettings, network: Network) -> int:
             "shorten the rows, or give the model a longer context"
         )
     return settings.length
+
+
+def require_pairs(
+    settings: PretrainSettings, corpora: Corpora, images: int, length: int, ranks: Ranks
+) -> None:
+    """ValueError if texts and images are not the same many, or could not be told apart."""
+    if len(settings.folders) > 1 or settings.validation_data is not None:
+        raise ValueError("objective.kind=contrastive knows images by one folder's texts: give one")
+    if settings.micro_rows is not None or ranks.sharing_rows:
+        raise ValueError(
+            "objective.kind=contrastive compares all rows of a step with one another, so they "
+            "cannot be computed apart: leave micro_rows out, and train in one process"
+        )
+    (whole,) = corpora.train
+    if len(whole.ends) != images:
+        raise ValueError(
+            f"'{settings.objective.images}' names {images} images but the data has "
+            f"{len(whole.ends)} texts: prepare the data from that file, with nothing left out"
+        )
+    longest = max(lengths(whole) + lengths(corpora.validation[0]))
+    if longest > length:
+        raise ValueError(
+            f"a text has {longest} tokens and a row {length}: raise length, or shorten the texts"
+        )
 
 
 def make_stream(settings: PretrainSettings, corpora: list[Corpus], length: int) -> Stream:

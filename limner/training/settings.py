@@ -31,6 +31,9 @@ class TrainingSettings(Settings):
     """how processes share the work, if torchrun started several"""
     clip: float | None = Field(default=1.0, gt=0)
     """the longest gradient; a longer one is scaled down; null: none is"""
+    balance_speed: float = Field(default=0.001, ge=0)
+    """how far a step moves the bias of each expert towards an even load, in mixtures that have one
+    (Wang et al. 2024)"""
     average: float | None = Field(default=None, gt=0, lt=1)
     """keep a moving average of the weights that forgets this slowly (such as 0.999), and validate,
     sample and end with it"""

@@ -23,6 +23,7 @@ from limner.models.network import Network
 from limner.objectives.loss import Loss, Objective, add
 from limner.tokenizers import Tokenizer
 from limner.training.average import WeightAverage
+from limner.training.balancing import Balancer
 from limner.training.checkpoints import load_snapshot, save_snapshot, snapshots
 from limner.training.curves import CURVES, draw_curves
 from limner.training.events import LOG, EventLog, Listener
@@ -88,6 +89,7 @@ class Trainer:
         self.learner = self.ranks.spread(network, objective)
         self.optimizers = Optimizers(self.trained, settings.optimizer)
         self.average = WeightAverage(network, settings.average) if settings.average else None
+        self.balancer = Balancer(network, settings.balance_speed)
         if settings.tensorboard and self.ranks.first:
             listeners = (*listeners, EventFiles(folder / "tensorboard", folder / LOG))
         self.log = EventLog(folder / LOG, listeners, silent=not self.ranks.first)
@@ -154,7 +156,7 @@ class Trainer:
         With the `last` one, the gradients of all processes are added.
         """
         with self.ranks.accumulating(self.learner, last):
-            with self._precision():
+            with self._precision(), self.balancer.counting(batch.mask):
                 total, loss = self.learner(batch)
             if total.requires_grad:
                 torch.autograd.backward(total)
@@ -169,10 +171,12 @@ class Trainer:
         norm = self.optimizers.divide_gradients(weight, self.settings.clip or math.inf)
         if bool((norm + total.total).isfinite()):
             self.optimizers.step()
+            self.balancer.move(self.ranks.sharing_rows)
             self.standing.refused_in_a_row = 0
             if self.average is not None:
                 self.average.update(self.standing.step)
         else:
+            self.balancer.forget()
             self.standing.refused += 1
             self.standing.refused_in_a_row += 1
         self.optimizers.forget_gradients()

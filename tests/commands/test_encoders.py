@@ -62,6 +62,11 @@ def test_translate_prints_a_text(limner, writer):
     assert limner(*words, "--temperature", "9", "--seed", "1").out != greedy.out
 
 
+def test_translate_reads_special_tokens_where_that_is_asked_for(limner, writer):
+    words = ("translate", writer, "the [MASK] sat", "--max-tokens", "4", "--num-beams", "1")
+    assert limner(*words, "--parse-special").out != limner(*words).out
+
+
 @pytest.mark.parametrize(
     ("command", "kind"), [("embed", "t5"), ("fill-mask", "t5"), ("translate", "bert")]
 )

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.timeout(600)  # two processes on a busy machine take th
 ROOT = Path(__file__).parents[2]
 KINDS = ("ddp", "fsdp", "tensor")
 OPTIONS = {"average": 0.9, "micro_rows": 1}
+OPTIMIZERS = {"muon": {"kind": "muon", "rate": 1e-2}, "adafactor": {"kind": "adafactor"}}
 
 
 def processes(*runs):
@@ -61,6 +62,7 @@ def two(tmp_path_factory):
     alone.log.listeners = (lambda event: stop_at_7(alone, event),)
     alone.fit()
     runs: list[Any] = [(folder / kind, {"kind": kind, **OPTIONS}) for kind in KINDS]
+    runs += [(folder / name, {"optimizer": each}) for name, each in OPTIMIZERS.items()]
     for kind in ("ddp", "fsdp"):
         again = {"kind": kind, **OPTIONS}
         stopped = again | {"stop_at": 7}
@@ -92,6 +94,14 @@ def test_two_processes_come_to_the_losses_and_weights_of_one(one, two, kind):
     alone = load_network(one[0] / "model")
     for name, tensor in trained.named_parameters():
         torch.testing.assert_close(tensor, alone.get_parameter(name), atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_does_the_same_in_two_processes(two, tmp_path, name):
+    trainer(tmp_path, fields=SHARED, validation=validation, optimizer=OPTIMIZERS[name]).fit()
+    assert_alike(two / name, tmp_path)
+    assert_alike(two / name, tmp_path, "validation")
 
 
 def load_network(folder):
@@ -178,6 +188,7 @@ def test_the_norm_is_that_of_one_vector():
     [
         (Ranks("ddp", 0, 3), {}, "rows=4 cannot be shared by 3 processes"),
         (Ranks("fsdp", 0, 2), {"optimizer": {"kind": "muon"}}, "optimizer.kind=muon needs whole"),
+        (Ranks("tensor", 0, 2), {"optimizer": {"kind": "adafactor"}}, "adafactor needs whole"),
     ],
 )
 def test_what_cannot_be_shared_is_said(tmp_path, ranks, options, message):
