@@ -27,7 +27,7 @@ from limner.kernels.packing import (
 )
 from limner.kernels.plan import Plan, capture
 from limner.kernels.rows import embed, layer_norm, rms_norm, rotary_angles, rotate
-from limner.kernels.sampling import argmax, draw, logsumexp
+from limner.kernels.sampling import argmax, draw
 
 __all__ = [
     "GROUP",
@@ -53,7 +53,6 @@ __all__ = [
     "layer_norm",
     "linear_float",
     "linear_quantized",
-    "logsumexp",
     "multiply",
     "pack",
     "pack_floats",

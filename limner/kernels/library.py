@@ -38,7 +38,6 @@ _KERNELS: dict[str, list[Any]] = {
     "with_remainder": [_P, _I64, _P, _I64, _I64],
     "argmax": [_P, _I64, _P, _I64, _I64],
     "draw": [_P, _I64, _P, _P, _P, _I64, _I64],
-    "logsumexp": [_P, _I64, _P, _I64, _I64],
     "attend": [_P, _I64, *6 * [_P], _P, _I64, _I64, _P, _P, _F32, _F32, _I64, _P, *5 * [_I64]],
     "store": [_P, _I64, *3 * [_P], _P, _I64, _I64, _P, _P, *3 * [_I64]],
 }

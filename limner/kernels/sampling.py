@@ -1,4 +1,4 @@
-"""Choosing a token from logits: the largest, or one drawn; and how likely it was.
+"""Choosing a token from logits: the largest, or one drawn.
 
 R rows, V vocabulary.
 """
@@ -77,33 +77,4 @@ def _draw(logits: Tensor, numbers: Tensor, temperatures: Tensor) -> Tensor:
     output = empty((len(rows),), logits, torch.int64)
     given = contiguous(temperatures), contiguous(numbers)
     call("draw", rows, rows.stride(0), *given, output, *rows.shape)
-    return output
-
-
-def logsumexp(logits: Tensor) -> Tensor:
-    """Logarithm of the sum of e^logit over the last dimension of `logits` (..., V), (...).
-
-    A token's logit less this is its log-probability. A row whose largest logit is not finite gives
-    that.
-    """
-    if runs_on(logits):
-        result: Tensor = torch.ops.limner.logsumexp(logits)
-        return result
-    return logsumexp_reference(logits)
-
-
-def logsumexp_reference(logits: Tensor) -> Tensor:
-    """`logsumexp` in plain PyTorch, added up in float64."""
-    return logits.double().logsumexp(-1).to(logits.dtype)
-
-
-@operator(
-    "logsumexp(Tensor logits) -> Tensor",
-    lambda logits: logits.new_empty(logits.shape[:-1]),
-    logsumexp_reference,
-)
-def _logsumexp(logits: Tensor) -> Tensor:
-    rows = rows_of(logits)
-    output = empty(tuple(logits.shape[:-1]), logits)
-    call("logsumexp", rows, rows.stride(0), output, *rows.shape)
     return output

@@ -62,8 +62,6 @@ void elementwise(Plan* plan, int64_t rows, int64_t columns) {
   limner_argmax(plan, a.data(), columns, best.data(), rows, columns);
   const std::vector<double> half(static_cast<size_t>(rows), 0.5);
   limner_draw(plan, a.data(), columns, b.data(), half.data(), best.data(), rows, columns);
-  Floats logarithms = numbers(rows);
-  limner_logsumexp(plan, a.data(), columns, logarithms.data(), rows, columns);
   const Places picked{0, rows - 1};
   Floats found = numbers(2 * columns);
   limner_lookup(plan, a.data(), picked.data(), found.data(), 2, rows, columns);

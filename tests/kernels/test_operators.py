@@ -30,7 +30,6 @@ CALLS = {
     "with_remainder": (torch.randn(3, 64),),
     "argmax": (torch.randn(3, 5),),
     "draw": (torch.randn(3, 5), torch.rand(3, dtype=torch.float64), torch.rand(3)),
-    "logsumexp": (torch.randn(3, 5),),
     "attend": (torch.randn(3, 4, 16), CACHE, CACHE.clone(), PAGES, *PLACES, 0.5, 2, 0.0),
     "attend_int8": (torch.randn(3, 4, 16), *INT8, *INT8_VALUES, PAGES, *PLACES, 0.5, 2, 0.0),
     "store_int8": (torch.randn(3, 2, 16), *INT8, PAGES, *PLACES),

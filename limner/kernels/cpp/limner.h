@@ -80,13 +80,10 @@ LIMNER_API void limner_argmax(limner::Plan* plan, const float* input, int64_t st
                               int64_t* output, int64_t rows, int64_t columns);
 // A column of each row drawn in proportion to e^(number / temperature): the first at which the sum,
 // in order, exceeds `numbers` (in [0, 1)) of the whole. At temperature 0 the argmax. -1 where the
-// largest number of the row is not finite. `temperatures` may be null: 1.
+// largest number of the row is not finite.
 LIMNER_API void limner_draw(limner::Plan* plan, const float* input, int64_t stride,
                             const float* temperatures, const double* numbers, int64_t* output,
                             int64_t rows, int64_t columns);
-// Logarithm of the sum of e^number over each row.
-LIMNER_API void limner_logsumexp(limner::Plan* plan, const float* input, int64_t stride,
-                                 float* output, int64_t rows, int64_t columns);
 
 // Queries (tokens, heads, key_width) over a cache. Strides: of pages, heads and slots (0 where 16
 // slots are interleaved), then bytes of the whole tensor. `pages` (texts, pages_each) may be null: page

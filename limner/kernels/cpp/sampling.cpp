@@ -120,16 +120,14 @@ bool has_weights(float peak, float temperature) { return std::isfinite(peak) && 
 
 struct PartSums {
   Rows input;
-  const float* temperatures;  // [row], or null for 1
+  const float* temperatures;  // [row]
   const float* peaks;
   double* sums;  // [row][kParts]
 
-  float temperature(int64_t row) const { return temperatures == nullptr ? 1.0f : temperatures[row]; }
-
   std::vector<Access> accesses() const {
-    const int64_t units = input.count * kParts, bytes = temperatures == nullptr ? 0 : input.count * 4;
-    return {reads(input.data, input.bytes()), reads(temperatures, bytes), reads(peaks, units * 4),
-            writes(sums, units * 8)};
+    const int64_t units = input.count * kParts;
+    return {reads(input.data, input.bytes()), reads(temperatures, input.count * 4),
+            reads(peaks, units * 4), writes(sums, units * 8)};
   }
 
   void operator()(Worker& worker) const {
@@ -138,9 +136,9 @@ struct PartSums {
       const int64_t row = unit / kParts;
       const float* of_row = peaks + row * kParts;
       const float peak = of_row[find_part(of_row)];
-      if (!has_weights(peak, temperature(row))) continue;
+      if (!has_weights(peak, temperatures[row])) continue;
       sums[unit] = sum_weights(input.data + row * input.stride,
-                               part_of(input.columns, unit % kParts), {peak, temperature(row)});
+                               part_of(input.columns, unit % kParts), {peak, temperatures[row]});
     }
   }
 };
@@ -169,7 +167,7 @@ struct Draw {
     const Rows& input = parts.input;
     const float* logits = input.data + row * input.stride;
     const float* peaks = parts.peaks + row * kParts;
-    const float peak = peaks[find_part(peaks)], temperature = parts.temperature(row);
+    const float peak = peaks[find_part(peaks)], temperature = parts.temperatures[row];
     if (!std::isfinite(peak)) return -1;
     if (!has_weights(peak, temperature)) return find_column(logits, input.columns, peaks);
     const double* sums = parts.sums + row * kParts;
@@ -202,43 +200,10 @@ struct Draw {
   }
 };
 
-struct JoinSums {
-  PartSums parts;
-  float* output;
-
-  std::vector<Access> accesses() const {
-    std::vector<Access> list = parts.accesses();
-    list.back().writes = false;
-    list.push_back(writes(output, parts.input.count * 4));
-    return list;
-  }
-
-  void operator()(Worker& worker) const {
-    const Range mine = worker.share(parts.input.count);
-    for (int64_t row = mine.begin; row < mine.end; row++) {
-      const float* peaks = parts.peaks + row * kParts;
-      const float peak = peaks[find_part(peaks)];
-      double total = 0.0;
-      for (int64_t part = 0; part < kParts; part++) total += parts.sums[row * kParts + part];
-      const double logarithm = static_cast<double>(peak) + std::log(total);
-      output[row] = std::isfinite(peak) ? static_cast<float>(logarithm) : peak;
-    }
-  }
-};
-
 float* append_peaks(Submission& submission, const Rows& input, void* memory) {
   float* peaks = static_cast<float*>(memory);
   submission.append(PartPeaks{input, peaks});
   return peaks;
-}
-
-PartSums append_sums(Submission& submission, const Rows& input, const float* temperatures) {
-  const size_t units = static_cast<size_t>(input.count * kParts);
-  double* sums = static_cast<double*>(submission.between(units * (sizeof(double) + sizeof(float))));
-  const float* peaks = append_peaks(submission, input, sums + units);
-  const PartSums parts{input, temperatures, peaks, sums};
-  submission.append(parts);
-  return parts;
 }
 
 }  // namespace
@@ -257,12 +222,10 @@ void limner_argmax(Plan* plan, const float* input, int64_t stride, int64_t* outp
 void limner_draw(Plan* plan, const float* input, int64_t stride, const float* temperatures,
                  const double* numbers, int64_t* output, int64_t rows, int64_t columns) {
   Submission submission(plan);
-  const PartSums parts = append_sums(submission, {input, rows, columns, stride}, temperatures);
+  const Rows logits{input, rows, columns, stride};
+  const size_t units = static_cast<size_t>(rows * kParts);
+  double* sums = static_cast<double*>(submission.between(units * (sizeof(double) + sizeof(float))));
+  const PartSums parts{logits, temperatures, append_peaks(submission, logits, sums + units), sums};
+  submission.append(parts);
   submission.append(Draw{parts, numbers, output});
-}
-
-void limner_logsumexp(Plan* plan, const float* input, int64_t stride, float* output, int64_t rows,
-                      int64_t columns) {
-  Submission submission(plan);
-  submission.append(JoinSums{append_sums(submission, {input, rows, columns, stride}, nullptr), output});
 }
