@@ -24,11 +24,15 @@ WARM, MEMORY = 1.5, 1.3
 
 def main() -> None:
     options = parse_options(__doc__)
-    taken = [first_token(options.model) for _ in range(options.rounds + 1)][1:]
-    print(
-        f"first token after {statistics.median(taken):.2f} s ({min(taken):.2f} to {max(taken):.2f})"
-    )
-    ratios = {"warm start": round(WARM / statistics.median(taken), 3)}
+    first_token(options.model)
+    taken, importing = [], []
+    for _ in range(options.rounds):
+        taken.append(first_token(options.model))
+        importing.append(import_torch())
+    middle, floor = statistics.median(taken), statistics.median(importing)
+    print(f"first token after {middle:.2f} s ({min(taken):.2f} to {max(taken):.2f})")
+    print(f"importing PyTorch and nothing else takes {floor:.2f} s")
+    ratios = {"warm start": round(WARM / middle, 3)}
     empty, loaded, weights = memory(options.model)
     share = (loaded - empty) / weights
     print(
@@ -41,7 +45,13 @@ def main() -> None:
 
 def first_token(model: str) -> float:
     """Seconds until `limner generate` has printed something."""
-    command = [Path(sys.executable).with_name("limner"), "generate", model, "Hello", "max_tokens=1"]
+    command = [
+        str(Path(sys.executable).with_name("limner")),
+        "generate",
+        model,
+        "Hello",
+        "max_tokens=1",
+    ]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -49,6 +59,13 @@ def first_token(model: str) -> float:
     taken = time.perf_counter() - start
     process.communicate()
     return taken
+
+
+def import_torch() -> float:
+    """Seconds that a process takes which does nothing else: the floor."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    return time.perf_counter() - start
 
 
 def memory(model: str) -> tuple[int, int, int]:
