@@ -72,6 +72,7 @@ bench-peers: $(TEST)  ## install the programs that the benchmarks compare with, 
 	$(BIN)/python -m benchmarks.build_llama_server
 
 code: $(CORE)  ## train a small model on Python's standard library, in a quarter of an hour, and sample from it
+	@$(BIN)/python -c "import matplotlib" 2> /dev/null || $(INSTALL) --quiet --editable '.[serve,train]'
 	@test -e tokenizers/python || $(BIN)/limner tokenizer train python tokenizers/python size=4096
 	@$(BIN)/limner data prepare python tokens/python --tokenizer tokenizers/python
 	@$(BIN)/limner pretrain recipes/code.yaml
