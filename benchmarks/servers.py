@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import IO
 
 from benchmarks.sides import PEERS
 
@@ -107,14 +108,14 @@ def llama_server(program: str, model: Path, streams: int, threads: int) -> Itera
 
 @contextmanager
 def _started(
-    words: Sequence[str], environment: dict[str, str], log: object
+    words: Sequence[str], environment: dict[str, str], log: int | IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process, which is told to stop at the end."""
     process = subprocess.Popen(
         words,
         env=environment,
         stdout=subprocess.DEVNULL,
-        stderr=log,  # type: ignore[call-overload]
+        stderr=log,
     )
     try:
         yield process

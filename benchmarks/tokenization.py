@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from limner.data.files import write_whole
 from limner.data.preparing import prepare
 from limner.data.sources import open_source, text_source
 from limner.tokenizers import Tokenizer, load_tokenizer
-from limner.tokenizers.bulk import LIBRARIES, plain_spec
+from limner.tokenizers.bulk import LIBRARIES, Encode, plain_spec
 from limner.tokenizers.decoding import byte_alphabet
 from limner.tokenizers.pretokenizers import GPT2
 from limner.tokenizers.training import train_tokenizer
@@ -196,8 +197,7 @@ def encoding(texts: list[str], size: int, folder: Path, rounds: int) -> dict[str
         other = tiktoken_of(byte_level)
         sides["tiktoken"] = lambda: flat(other.encode_ordinary_batch(texts))
     for name in here(*LIBRARIES):
-        encode = LIBRARIES[name](plain_spec(byte_level))
-        sides[name] = lambda encode=encode: encode(texts).ids  # type: ignore[misc]
+        sides[name] = partial(ids_by, LIBRARIES[name](plain_spec(byte_level)), texts)
     ratios = compared("encoding", sides, size, rounds)
     print(f"limner encoded with {byte_level.bulk.library}")
     return ratios | encoding_sentencepiece(texts, size, folder / "sentencepiece.model", rounds)
@@ -224,6 +224,10 @@ def compared(label: str, sides: dict[str, Run], size: int, rounds: int) -> dict[
             print(f"{label}: {name} has other ids, and is left out")
             del sides[name]
     return tabulate(label, take_turns(sides, rounds), size)
+
+
+def ids_by(encode: Encode, texts: list[str]) -> Any:
+    return encode(texts).ids
 
 
 def flat(documents: Sequence[Sequence[int]]) -> Any:

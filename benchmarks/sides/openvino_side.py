@@ -22,7 +22,7 @@ class Program:
         self.pipeline = openvino_genai.ContinuousBatchingPipeline(
             given["model"], cache, "CPU", {"INFERENCE_NUM_THREADS": given["threads"]}
         )
-        self.facts = {"version": openvino_genai.__version__}
+        self.facts = {"version": openvino_genai.__version__, "scores": False}
 
     def generate(self, prompts: Answers, count: int, first: Callable[[], None]) -> Answers:
         """Greedily, without stopping at the end token."""
@@ -39,5 +39,5 @@ class Program:
         return [list(handle.read_all()[0].generated_ids) for handle in handles]
 
     def score(self, tokens: list[int]) -> Any:
-        """The pipeline gives no logits."""
-        raise NotImplementedError
+        """The pipeline gives no logits, and the facts say so."""
+        raise RuntimeError("OpenVINO's pipeline gives no logits")

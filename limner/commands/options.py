@@ -41,6 +41,10 @@ class LoadingSettings(CommandSettings):
     """who guesses tokens ahead, to be faster with the same answers: lookup (what repeats), heads
     (the model's own, if it has any), or a smaller model with the same tokens"""
 
+    def how(self) -> dict[str, Any]:
+        """These settings, as `limner.load` takes them."""
+        return {name: getattr(self, name) for name in LoadingSettings.model_fields}
+
 
 @contextmanager
 def uncollected() -> Iterator[None]:
@@ -74,17 +78,7 @@ class ModelSettings(LoadingSettings):
             from limner import load
 
         with progress_bar() as progress:
-            model = load(
-                self.model,
-                dtype=self.dtype,
-                device=self.device,
-                weights=self.weights,
-                activation_bits=self.activation_bits,
-                context=self.context,
-                cache_bits=self.cache_bits,
-                draft=self.draft,
-                progress=progress,
-            )
+            model = load(self.model, **self.how(), progress=progress)
         model.defaults = COMMAND_DEFAULTS | model.defaults
         return model
 

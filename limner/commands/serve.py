@@ -100,16 +100,7 @@ def make_server(settings: Command) -> Server:
     from limner.serving.request_log import RequestLog
     from limner.serving.server import Loading, Server, Serving
 
-    opening = Opening(
-        dtype=settings.dtype,
-        device=settings.device,
-        context=settings.context,
-        cache_bits=settings.cache_bits,
-        draft=settings.draft,
-        weights=settings.weights,
-        activation_bits=settings.activation_bits,
-        folders=settings.model_folders,
-    )
+    opening = Opening(**settings.how(), folders=settings.model_folders)
     serving = Serving(
         host=settings.host,
         port=settings.port,

@@ -58,6 +58,13 @@ def check_constraint(constraint: Constraint | None, end_tokens: Collection[int])
         )
 
 
+def hold_to(constraint: Constraint | None, end_tokens: frozenset[int]) -> None:
+    """Tell a form which tokens may end its answer; raises ValueError as `check_constraint`."""
+    check_constraint(constraint, end_tokens)
+    if constraint is not None:
+        constraint.ends = end_tokens
+
+
 def with_adapter(conditions: tuple[object, ...], adapter: Adapter | None) -> tuple[object, ...]:
     """What a text's keys depend on, its adapter included.
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from limner.inference.admission import (
     check_allowed,
-    check_constraint,
     check_prompt,
     check_sampling,
     check_speculation,
+    hold_to,
     token_limit,
     with_adapter,
 )
@@ -140,8 +140,7 @@ class Engine:
             decoder: turns this answer's tokens into text; stop strings need one.
             allowed: (V,) bool, the tokens that may be generated; all if not given.
             constraint: follows this answer through the form that it is held to.
-            beside: another answer to the same prompt, submitted before: the prompt is computed
-                once for both.
+            beside: an answer submitted before to the same prompt, which is computed once for both.
             conditions: what the prompt's keys depend on beside its tokens; only texts of equal ones
                 share what is computed of their beginnings.
             speculate: whether its tokens may be guessed ahead, where the engine does that.
@@ -157,10 +156,8 @@ class Engine:
         check_sampling(sampling, limits.vocabulary, decoder is not None)
         check_allowed(allowed, limits.vocabulary)
         end_tokens = self._ends(sampling)
-        check_constraint(constraint, end_tokens)
+        hold_to(constraint, end_tokens)
         conditions = with_adapter(conditions, adapter)
-        if constraint is not None:
-            constraint.ends = end_tokens
         sequence = Sequence(
             id=next(self._ids),
             tokens=prompt,

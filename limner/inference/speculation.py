@@ -32,7 +32,7 @@ class Drafter(ABC):
     #: Whether `watch` wants to be called.
     watches: bool = False
 
-    def prepare(self, network: Any, rows: int, capacity: int) -> None:  # noqa: B027
+    def prepare(self, network: Any, rows: int, capacity: int) -> None:  # noqa: B027 - most need nothing
         """An engine with so many rows will ask; ValueError if the network is not to be guessed."""
 
     @abstractmethod
@@ -43,7 +43,7 @@ class Drafter(ABC):
         who is asked beside whom.
         """
 
-    def watch(self, places: Many[tuple[Sequence, int]], hidden: Tensor) -> None:  # noqa: B027
+    def watch(self, places: Many[tuple[Sequence, int]], hidden: Tensor) -> None:  # noqa: B027 - most need nothing
         """A pass is over: the `hidden` vectors (N, D) of the next tokens of sequences.
 
         `places` are sequences and how many of the N tokens are theirs.

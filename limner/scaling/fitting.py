@@ -1,6 +1,6 @@
 """Fitting laws to runs: Huber's loss on the logarithms, from many starts.
 
-R runs, K constants; n, d and l are the logarithms of parameters, tokens and loss, each (R,).
+R runs, K constants; n, d and loss are the logarithms of parameters, tokens and losses, (R,).
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def fit_additive(runs: list[Run], near: Additive | None = None) -> Additive:
     Raises ValueError if the runs do not determine it.
     """
     require_spread(runs)
-    n, d, l = (numpy.log(column) for column in columns(runs))  # noqa: E741
+    n, d, loss = (numpy.log(column) for column in columns(runs))
     middle_n, middle_d = n.mean(), d.mean()
     n, d = n - middle_n, d - middle_d  # so that A and alpha are told apart more easily
 
     def residuals(constants: Numbers) -> tuple[Numbers, Numbers]:
-        return additive_residuals(constants, n, d, l)
+        return additive_residuals(constants, n, d, loss)
 
     if near is None:
-        starts = best_starts(residuals, additive_starts(n, d, l), FOLLOWED)
+        starts = best_starts(residuals, additive_starts(n, d, loss), FOLLOWED)
     else:
         a = numpy.log(near.A) - near.alpha * middle_n
         b = numpy.log(near.B) - near.beta * middle_d
@@ -66,7 +66,7 @@ def additive_residuals(
     constants: Numbers,
     n: Numbers,
     d: Numbers,
-    l: Numbers,  # noqa: E741
+    loss: Numbers,
 ) -> tuple[Numbers, Numbers]:
     """The logarithm of E + A / N^alpha + B / D^beta less log L, and its derivatives."""
     e, a, b, alpha, beta = constants
@@ -77,29 +77,31 @@ def additive_residuals(
     shares /= total
     of_e, of_n, of_d = shares
     slopes = numpy.stack([of_e, of_n, of_d, -n * of_n, -d * of_d], axis=1)  # (R, 5)
-    return largest + numpy.log(total) - l, slopes
+    return largest + numpy.log(total) - loss, slopes
 
 
-def additive_starts(n: Numbers, d: Numbers, l: Numbers) -> Iterable[Numbers]:  # noqa: E741
+def additive_starts(n: Numbers, d: Numbers, loss: Numbers) -> Iterable[Numbers]:
     """Starts for each pair of exponents: E, A and B follow from these by least squares."""
     nnls = part("scipy.optimize").nnls
     for alpha, beta in itertools.product(EXPONENTS, EXPONENTS):
         terms = [numpy.ones_like(n), numpy.exp(-alpha * n), numpy.exp(-beta * d)]
-        factors, _ = nnls(numpy.stack(terms, axis=1) * numpy.exp(-l)[:, None], numpy.ones_like(n))
+        factors, _ = nnls(
+            numpy.stack(terms, axis=1) * numpy.exp(-loss)[:, None], numpy.ones_like(n)
+        )
         yield numpy.array([*numpy.log(numpy.maximum(factors, 1e-3)), alpha, beta])
 
 
 def fit_power(x: Numbers, losses: Numbers) -> Power:
     """The power law of losses over `x`, both (R,), by Huber's loss on the logarithms."""
-    logs, l = numpy.log(x), numpy.log(losses)  # noqa: E741
+    logs, loss = numpy.log(x), numpy.log(losses)
     middle = logs.mean()
 
     def residuals(constants: Numbers) -> tuple[Numbers, Numbers]:
         level, exponent = constants
         slopes = numpy.stack([numpy.ones_like(logs), middle - logs], axis=1)  # (R, 2)
-        return level + exponent * (middle - logs) - l, slopes
+        return level + exponent * (middle - logs) - loss, slopes
 
-    slope, level = numpy.polyfit(logs - middle, l, 1)
+    slope, level = numpy.polyfit(logs - middle, loss, 1)
     level, exponent = minimise(residuals, [numpy.array([level, -slope])])
     return Power(float(numpy.exp(middle + level / exponent)), float(exponent))
 
@@ -110,14 +112,14 @@ def fit_joint(runs: list[Run]) -> Joint | None:
     It has no irreducible loss, so where there is one an exponent may grow without end.
     """
     require_spread(runs)
-    n, d, l = (numpy.log(column) for column in columns(runs))  # noqa: E741
+    n, d, loss = (numpy.log(column) for column in columns(runs))
 
     def residuals(constants: Numbers) -> tuple[Numbers, Numbers]:
-        return joint_residuals(constants, n, d, l)
+        return joint_residuals(constants, n, d, loss)
 
     exponents = [exponent for exponent in EXPONENTS if exponent <= 0.5]
     starts = (
-        numpy.array([n.mean() + l.mean() / of_n, d.mean() + l.mean() / of_d, of_n, of_d])
+        numpy.array([n.mean() + loss.mean() / of_n, d.mean() + loss.mean() / of_d, of_n, of_d])
         for of_n, of_d in itertools.product(exponents, exponents)
     )
     n_c, d_c, alpha_n, alpha_d = minimise(residuals, best_starts(residuals, starts, FOLLOWED // 4))
@@ -130,7 +132,7 @@ def joint_residuals(
     constants: Numbers,
     n: Numbers,
     d: Numbers,
-    l: Numbers,  # noqa: E741
+    loss: Numbers,
 ) -> tuple[Numbers, Numbers]:
     """Logarithm of Kaplan's joint law less log L, and its derivatives."""
     n_c, d_c, alpha_n, alpha_d = constants
@@ -144,7 +146,7 @@ def joint_residuals(
         (n_c - n) * share,
         total - ratio * (n_c - n) * share,
     ]
-    return alpha_d * total - l, numpy.stack(slopes, axis=1)  # (R,), (R, 4)
+    return alpha_d * total - loss, numpy.stack(slopes, axis=1)  # (R,), (R, 4)
 
 
 def best_starts(residuals: Residuals, starts: Iterable[Numbers], count: int) -> list[Numbers]:
