@@ -31,9 +31,9 @@ import numpy
 
 from benchmarks.comparison import report
 from benchmarks.sides import PEERS
-from limner.data.files import write_whole
 from limner.data.preparing import prepare
 from limner.data.sources import open_source, text_source
+from limner.files import write_whole
 from limner.tokenizers import Tokenizer, load_tokenizer
 from limner.tokenizers.bulk import LIBRARIES, Encode, plain_spec
 from limner.tokenizers.decoding import byte_alphabet

@@ -1,4 +1,4 @@
-"""Files of text: finding them, opening them whatever their compression, writing them whole."""
+"""Files of text: finding them, and opening them whatever their compression."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import bz2
 import glob
 import gzip
 import lzma
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -87,16 +86,3 @@ OPENERS: dict[str, Opener] = {
     ".xz": _open_lzma,
     ".zst": _open_zstd,
 }
-
-
-def write_whole(path: Path, parts: Sequence[bytes]) -> None:
-    """Write a file so that a kill or a full disk leaves either the old one or the new one."""
-    staged = path.with_name(f".{path.name}.part")
-    try:
-        with staged.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)

@@ -29,11 +29,11 @@ from limner.data.deduplication import (
     signatures,
     unpack,
 )
-from limner.data.files import write_whole
 from limner.data.manifest import Amount, Manifest
 from limner.data.personal import Personal, find_personal, redact
 from limner.data.quality import Quality, judge
 from limner.data.sources import Source
+from limner.files import write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from limner.config import Settings
-from limner.data.files import write_whole
+from limner.files import write_whole
 from limner.tokenizers import Tokenizer
 
 MANIFEST = "manifest.json"

@@ -13,7 +13,6 @@ import numpy
 from numpy.typing import NDArray
 
 from limner.data.corpus import require_tokenizer, shard_places
-from limner.data.files import write_whole
 from limner.data.filtering import (
     Examined,
     Examiner,
@@ -25,6 +24,7 @@ from limner.data.filtering import (
 )
 from limner.data.manifest import MANIFEST, Manifest, Shard, identify, read_manifest
 from limner.data.sources import Source
+from limner.files import write_whole
 from limner.tokenizers import Tokenizer
 from limner.tokenizers.bulk import Encoded
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 
 from limner.config import nearest
-from limner.data.files import write_whole
+from limner.files import write_whole
 from limner.scaling.fitting import (
     bootstrap,
     fit_additive,

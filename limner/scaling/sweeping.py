@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from limner.config import Settings, read_settings
-from limner.data.files import write_whole
+from limner.files import write_whole
 from limner.scaling.runs import RUNS
 from limner.tokenizers import load_tokenizer
 from limner.training.dial import derive

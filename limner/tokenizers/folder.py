@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
+from limner.files import write_whole
 from limner.tokenizers.chat import DEFAULT, ChatTemplate
 from limner.tokenizers.framing import Frame
 
@@ -202,7 +203,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Not by the engine's own `save`, whose errors are no OSError.
     spelled = tokenizer.engine.to_str(pretty=True)
-    (folder / "tokenizer.json").write_text(spelled, encoding="utf-8")
+    write_whole(folder / "tokenizer.json", [spelled.encode()])
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
@@ -211,7 +212,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     if tokenizer.maximum_length is not None:
         config["model_max_length"] = tokenizer.maximum_length
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    write_whole(folder / "tokenizer_config.json", [text.encode()])
     if tokenizer.chat_template is not None:
         _save_templates(tokenizer.chat_template, folder)
 
@@ -220,4 +221,4 @@ def _save_templates(template: ChatTemplate, folder: Path) -> None:
     for name, source in template.sources.items():
         path = folder / (_TEMPLATE if name == DEFAULT else f"{_TEMPLATES}/{name}.jinja")
         path.parent.mkdir(exist_ok=True)
-        path.write_text(source, encoding="utf-8")
+        write_whole(path, [source.encode()])

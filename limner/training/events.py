@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from limner.data.files import write_whole
+from limner.files import write_whole
 
 LOG = "metrics.jsonl"
 Event = dict[str, Any]

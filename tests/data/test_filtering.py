@@ -6,12 +6,12 @@ import pytest
 from limner.config import read_settings
 from limner.data import filtering, manifest, preparing
 from limner.data.corpus import lengths, open_corpus
-from limner.data.files import write_whole
 from limner.data.filtering import Examiner, Filters
 from limner.data.manifest import Amount
 from limner.data.preparing import prepare
 from limner.data.sources import text_source
 from limner.data.workers import WorkerReader
+from limner.files import write_whole
 from tests.tokenizers.samples import byte_level
 
 SECRET = "the treasure is buried under the seventh stone of the old garden wall near the gate"

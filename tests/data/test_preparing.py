@@ -5,10 +5,10 @@ import pytest
 
 from limner.data import manifest, preparing
 from limner.data.corpus import lengths, open_corpus
-from limner.data.files import write_whole
 from limner.data.manifest import MANIFEST, read_manifest
 from limner.data.preparing import prepare
 from limner.data.sources import text_source
+from limner.files import write_whole
 from limner.tokenizers import load_tokenizer
 from tests.tokenizers.samples import byte_level, wordpiece
 
