@@ -101,7 +101,7 @@ class DraftModel(Drafter):
             assert row is not None
             count = min(text.pending, most)
             work.append(Work(text, row, count, draws=count == text.pending))
-        logits = self.runner.run(work)
+        logits = self.runner.run(work).logits
         for item in work:
             item.sequence.computed += item.count
             self.held[item.row][:] = item.sequence.tokens[: item.sequence.computed]

@@ -25,7 +25,7 @@ from limner.inference.holdings import Holdings, Rules
 from limner.inference.pages import PagePool
 from limner.inference.rejection import Guess
 from limner.inference.runner import Network, Runner
-from limner.inference.sampler import draw
+from limner.inference.sampler import draw, plain_draw
 from limner.inference.sampling import DEFAULT, Sampling
 from limner.inference.scheduler import Scheduler, Work
 from limner.inference.sequence import Event, Sequence
@@ -193,12 +193,12 @@ class Engine:
         work = self.scheduler.plan()
         if self.speculation is not None:
             work = self.scheduler.lengthen(work, self.speculation.guess)
-        logits = self.runner.run(work)  # (R, V)
+        rows = list(itertools.chain.from_iterable(item.drawing for item in work))
+        logits, drawn = self.runner.run(work, plain_draw(rows))  # (R, V), (R,)
         if any(item.followers for item in work):
             each = torch.tensor(_uses(work), device=logits.device)
-            logits = logits.repeat_interleave(each, 0)
-        rows = list(itertools.chain.from_iterable(item.drawing for item in work))
-        return self.scheduler.commit(work, draw(logits, rows, _judged(work)))
+            logits, drawn = logits.repeat_interleave(each, 0), None
+        return self.scheduler.commit(work, draw(logits, rows, _judged(work), drawn))
 
     def cancel(self, sequence: Sequence) -> None:
         """End a sequence now and free its pages; the next step reports it.

@@ -6,13 +6,14 @@ N tokens laid end to end, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from limner.inference.captured import CapturedSteps
 from limner.inference.holdings import Cache
+from limner.inference.sampler import PlainDraw
 from limner.inference.scheduler import Work
 from limner.inference.sequence import Sequence as Text
 from limner.models.decoder import Decoder
@@ -86,6 +87,15 @@ class Network(Protocol):
 Watch = Callable[[list[tuple[Text, int]], Tensor], None]
 
 
+class Pass(NamedTuple):
+    """What came of a pass."""
+
+    logits: Tensor
+    """(R, V)."""
+    drawn: Tensor | None = None
+    """(R,): tokens drawn from them."""
+
+
 class Runner:
     """Computes a step's tokens, all sequences in one pass, and the logits of those that draw."""
 
@@ -100,18 +110,19 @@ class Runner:
         """Whether kernels do nearly all of the work."""
         return self.captured is not None and self.captured.possible
 
-    def run(self, work: Sequence[Work]) -> Tensor:
-        """The logits (R, V) after the last token of each work that draws, in their order.
+    def run(self, work: Sequence[Work], draw: PlainDraw | None = None) -> Pass:
+        """The logits after the last token of each work that draws, in their order.
 
-        Of work with guesses, those after each of them too.
+        Of work with guesses, those after each of them too. Tokens are drawn along with them where
+        that costs nothing, if it is said how.
         """
         if not work:
-            return torch.empty(0, self.network.config.vocabulary)
+            return Pass(torch.empty(0, self.network.config.vocabulary))
         replayed = self.captured is not None and self.captured.takes(work)
         if len(adapters_of(work)) > 1 and (replayed or not self.cache.can_rewind):
             return self._run_apart(work)
         if replayed and self.captured is not None:
-            return self.captured.run(work)
+            return Pass(*self.captured.run(work, draw))
         picked, offset = list[int](), 0
         for item in work:
             offset += item.count
@@ -122,9 +133,9 @@ class Runner:
             self.watch([(item.sequence, item.count) for item in work], hidden[0])
         with applied(self.network, uses(work, hidden.device, picked), within="head."):
             logits: Tensor = self.network.head(hidden[:, picked])  # (1, R, V)
-        return logits[0]
+        return Pass(logits[0])
 
-    def _run_apart(self, work: Sequence[Work]) -> Tensor:
+    def _run_apart(self, work: Sequence[Work]) -> Pass:
         """A pass for each adapter.
 
         For recurrent layers, inside which tokens are not in the pass's order; and since replaying
@@ -134,11 +145,13 @@ class Runner:
         for adapter in adapters_of(work):
             items = [item for item in work if item.sequence.adapter is adapter]
             drawn = [1 + len(item.guesses) if item.draws else 0 for item in items]
-            for item, logits in zip(items, self.run(items).split(drawn), strict=True):
+            for item, logits in zip(items, self.run(items).logits.split(drawn), strict=True):
                 rows[item.row] = logits
-        return torch.cat([rows[item.row] for item in work])
+        return Pass(torch.cat([rows[item.row] for item in work]))
 
     def _forward(self, work: Sequence[Work]) -> Tensor:
+        if self.captured is not None and self.captured.takes_prompts(work):
+            return self.captured.hidden(work)[None]
         tokens: list[int] = []
         positions: list[int] = []
         for item in work:

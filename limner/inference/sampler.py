@@ -42,6 +42,14 @@ class Draw:
     error: str | None = None
 
 
+class PlainDraw(NamedTuple):
+    """How rows draw that leave their logits as they are."""
+
+    temperatures: list[float]
+    numbers: list[float]
+    """In [0, 1); not used at temperature 0."""
+
+
 class Scored(NamedTuple):
     """Logits and what the rows' settings make of them."""
 
@@ -66,13 +74,29 @@ def scored(logits: Tensor, rows: Sequence[Row]) -> Scored:
     return Scored(logits, scores, broken, (~scores.amax(-1).isfinite()).tolist())
 
 
+def plain_draw(rows: Sequence[Row]) -> PlainDraw | None:
+    """How `rows` draw, if all of them leave their logits as they are."""
+    if not all(is_plain(row) for row in rows):
+        return None
+    temperatures, numbers = [row.sampling.temperature for row in rows], [0.0] * len(rows)
+    random = [n for n, row in enumerate(rows) if not row.sampling.greedy]
+    if random:
+        for n, number in zip(random, _numbers(_of(rows, random)).tolist(), strict=True):
+            numbers[n] = number
+    return PlainDraw(temperatures, numbers)
+
+
 def draw(
-    logits: Tensor, rows: Sequence[Row], guesses: Mapping[int, Guess] | None = None
+    logits: Tensor,
+    rows: Sequence[Row],
+    guesses: Mapping[int, Guess] | None = None,
+    drawn: Tensor | None = None,
 ) -> list[Draw]:
     """Choose the next token of every row from logits (R, V), each row as if it were alone.
 
     Where a token was guessed, `guesses` by the number of the row, and it is known with which
-    probabilities, the rejection rule keeps or replaces it.
+    probabilities, the rejection rule keeps or replaces it. `drawn` (R,) are the tokens of rows that
+    leave their logits as they are, if they are known already (`plain_draw`).
 
     A row whose logits hold a NaN or an infinity, or of which no token is allowed, gets an error and
     leaves the other rows as they are.
@@ -80,6 +104,8 @@ def draw(
     assert logits.shape[0] == len(rows)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     guesses = guesses or {}
+    if drawn is not None and not guesses:
+        return _report_plain(logits, rows, drawn)
     plain = [n for n, row in enumerate(rows) if n not in guesses and is_plain(row)]
     if len(plain) == len(rows):
         return _draw_plain(logits, rows)
@@ -95,16 +121,19 @@ def _draw_plain(logits: Tensor, rows: Sequence[Row]) -> list[Draw]:
     """Choose for rows that leave their logits (R, V) as they are, at any temperature."""
     if not rows:
         return []
-    values = [row.sampling.temperature for row in rows]
-    temperatures = torch.tensor(values, dtype=torch.float32, device=logits.device)
-    random = [n for n, row in enumerate(rows) if not row.sampling.greedy]
-    numbers = torch.zeros(len(rows), dtype=torch.float64, device=logits.device)
-    if random:
-        numbers = _replace(numbers, random, _numbers(_of(rows, random)).to(logits.device))
-    tokens = kernels.draw(logits, numbers, temperatures).tolist()
+    how = plain_draw(rows)
+    assert how is not None
+    temperatures = torch.tensor(how.temperatures, dtype=torch.float32, device=logits.device)
+    numbers = torch.tensor(how.numbers, dtype=torch.float64, device=logits.device)
+    return _report_plain(logits, rows, kernels.draw(logits, numbers, temperatures))
+
+
+def _report_plain(logits: Tensor, rows: Sequence[Row], drawn: Tensor) -> list[Draw]:
+    tokens: list[int] = drawn.tolist()
     scores = logits
     if any(row.sampling.logprobs_of == "processed" for row in rows):
-        scores = logits / torch.where(temperatures > 0, temperatures, 1.0)[:, None]
+        divisors = [row.sampling.temperature or 1.0 for row in rows]
+        scores = logits / torch.tensor(divisors, device=logits.device)[:, None]
     broken = [token < 0 for token in tokens]
     return _collect(logits, scores, rows, tokens, broken, [False] * len(rows))
 

@@ -8,6 +8,7 @@ one parallel region.
 from limner.kernels.activations import Activation, activate, add, gated, multiply, scale
 from limner.kernels.attention import Places, attend, store
 from limner.kernels.attention_int8 import attend_int8, round_heads, store_int8
+from limner.kernels.gguf_packing import GGUFKind, from_gguf
 from limner.kernels.library import available, current, get_threads, set_threads, using
 from limner.kernels.linear import (
     linear_float,
@@ -17,15 +18,13 @@ from limner.kernels.linear import (
 )
 from limner.kernels.packing import (
     GROUP,
-    GGUFKind,
     PackedFloats,
     PackedWeight,
-    from_gguf,
     pack,
     pack_floats,
     quantize,
 )
-from limner.kernels.plan import Plan, capture
+from limner.kernels.plan import Memory, Plan, capture
 from limner.kernels.rows import embed, layer_norm, rms_norm, rotary_angles, rotate
 from limner.kernels.sampling import argmax, draw
 
@@ -33,6 +32,7 @@ __all__ = [
     "GROUP",
     "Activation",
     "GGUFKind",
+    "Memory",
     "PackedFloats",
     "PackedWeight",
     "Places",

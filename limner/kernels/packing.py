@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from limner.kernels.memory import weight_memory
+
 GROUP = 32
 BLOCK = 16
 #: Kernels work on two blocks at a time.
@@ -21,16 +23,10 @@ PANEL = 32
 #: Bytes packed at a time, so that what a large matrix needs meanwhile is a small part of it.
 _SLAB = 1 << 20
 
-#: The low nibble of each byte of a word.
-_LOW = 0x0F0F0F0F
-
 #: Groups whose scales are themselves small integers times one of two halves, as in GGUF's Q4_K.
 SUPER_GROUPS = 8
 #: Bytes of the scales of 16 rows of a super-block with minima; without (Q6_K) it is 288.
 _SUPER_MINIMUM = 320
-
-GGUFKind = Literal["Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K"]
-_GGUF_BYTES: dict[GGUFKind, int] = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20, "Q4_K": 144, "Q6_K": 210}
 
 
 @dataclass(frozen=True)
@@ -81,13 +77,13 @@ class PackedWeight:
 
     def take(self, rows: Tensor) -> PackedWeight:
         """The rows of these numbers (n,), int64, in their order."""
-        padded = _padded(rows, -len(rows) % PANEL)
+        padded = padded_rows(rows, -len(rows) % PANEL)
         block, lane = padded // BLOCK, padded % BLOCK
-        codes = _by_block(self.codes[block, :, lane]).transpose(1, 2)  # (P/16, n, 16, 4)
+        codes = by_block(self.codes[block, :, lane]).transpose(1, 2)  # (P/16, n, 16, 4)
         parts = [
-            _by_block(part[block, ..., lane]).movedim(1, -1) for part in _scale_parts(self.scales)
+            by_block(part[block, ..., lane]).movedim(1, -1) for part in _scale_parts(self.scales)
         ]
-        scales = parts[0] if len(parts) == 1 else _super_scales(*parts)
+        scales = parts[0] if len(parts) == 1 else super_scales(*parts)
         return PackedWeight(codes.contiguous(), scales.contiguous(), len(rows))
 
 
@@ -167,7 +163,7 @@ def _scale_parts(scales: Tensor) -> list[Tensor]:
     return [halves, scales[..., start:].unflatten(-1, (SUPER_GROUPS, 2, BLOCK))]
 
 
-def _super_scales(halves: Tensor, small: Tensor) -> Tensor:
+def super_scales(halves: Tensor, small: Tensor) -> Tensor:
     """The way back from `_scale_parts`."""
     return torch.cat((halves.contiguous().view(torch.uint8).flatten(2), small.flatten(2)), -1)
 
@@ -180,18 +176,28 @@ def quantize(weight: Tensor, bits: Literal[8, 4] = 8, minimum: bool = False) -> 
     groups = _groups(weight)
     if not groups.isfinite().all():
         raise ValueError("cannot quantize a weight that holds infinities or NaN: check its source")
+    slabs = (_quantize_slab(slab, bits, minimum) for slab in in_slabs(groups))
+    return stack(slabs, weight.shape[0])
+
+
+def _quantize_slab(groups: Tensor, bits: Literal[8, 4], minimum: bool) -> PackedWeight:
+    """Round groups (N, G, 32)."""
     if bits == 8:
         scale = groups.abs().amax(-1, keepdim=True) / 127
-        return pack(_rounded(groups, scale, -127, 127).to(torch.int8), scale.half().squeeze(-1))
+        return pack_slab(
+            _rounded(groups, scale, -127, 127).to(torch.int8), scale.half().squeeze(-1)
+        )
     if minimum:
         low = groups.amin(-1, keepdim=True)
         scale = (groups.amax(-1, keepdim=True) - low) / 15
         codes = _rounded(groups - low, scale, 0, 15).to(torch.uint8)
-        return pack(codes, scale.half().squeeze(-1), low.half().squeeze(-1))
+        return pack_slab(codes, scale.half().squeeze(-1), low.half().squeeze(-1))
     # The value of largest magnitude, with its sign, becomes code -8: all 16 codes are used.
     peak = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
     scale = peak / -8
-    return pack(_rounded(groups, scale, -8, 7).to(torch.int8), scale.half().squeeze(-1), bits=4)
+    return pack_slab(
+        _rounded(groups, scale, -8, 7).to(torch.int8), scale.half().squeeze(-1), bits=4
+    )
 
 
 def _groups(weight: Tensor) -> Tensor:
@@ -210,94 +216,26 @@ def _rounded(values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
     return (values * inverse).round().clamp(low, high)
 
 
-def from_gguf(blocks: Tensor, kind: GGUFKind) -> PackedWeight:
-    """Pack the raw blocks of a GGUF tensor, uint8 (N, bytes a row), with no second rounding.
-
-    Raises ValueError if the row size is no multiple of the kind's block size.
-    """
-    size = _GGUF_BYTES[kind]
-    if blocks.dim() != 2 or blocks.dtype != torch.uint8 or blocks.shape[1] % size:
-        raise ValueError(
-            f"{kind} rows are uint8 in blocks of {size} bytes, but the tensor is {blocks.dtype} "
-            f"of shape {tuple(blocks.shape)}"
-        )
-    slabs = blocks.split(max(_SLAB // max(blocks.shape[1], 1) // PANEL, 1) * PANEL)
-    packed = (_from_parts(slab.unflatten(1, (-1, size)), kind) for slab in slabs)
-    return next(packed) if len(slabs) == 1 else _stacked(packed, blocks.shape[0])
+def in_slabs(rows: Tensor) -> tuple[Tensor, ...]:
+    """`rows` (N, ...) cut into panels, so few at a time that packing them takes little memory."""
+    size = rows[:1].nbytes
+    return rows.split(max(_SLAB // max(size, 1) // PANEL, 1) * PANEL)
 
 
-def _stacked(slabs: Iterable[PackedWeight], outputs: int) -> PackedWeight:
+def stack(slabs: Iterable[PackedWeight], outputs: int) -> PackedWeight:
     """A matrix of `outputs` rows from `slabs`, all but the last of which are whole panels."""
     blocks, place = -(-outputs // PANEL) * PANEL // BLOCK, 0
     for slab in slabs:
         if not place:
-            codes = slab.codes.new_empty(blocks, *slab.codes.shape[1:])
-            scales = slab.scales.new_empty(blocks, *slab.scales.shape[1:])
+            codes = weight_memory((blocks, *slab.codes.shape[1:]), slab.codes.dtype)
+            scales = weight_memory((blocks, *slab.scales.shape[1:]), slab.scales.dtype)
         end = place + len(slab.codes)
         codes[place:end], scales[place:end] = slab.codes, slab.scales
         place = end
     return PackedWeight(codes, scales, outputs)
 
 
-def _from_parts(parts: Tensor, kind: GGUFKind) -> PackedWeight:
-    """Pack blocks (N, G, bytes)."""
-    if kind == "Q4_K":
-        return _from_q4_k(parts)
-    if kind == "Q6_K":
-        return _from_q6_k(parts)
-    scale = _halves(parts, 0)
-    if kind == "Q8_0":
-        return pack(parts[..., 2:].view(torch.int8), scale)
-    # Four nibbles at a time, as the words of int32.
-    words = parts[..., 2 if kind == "Q4_0" else 4 :].contiguous().view(torch.int32)  # (N, G, 4)
-    codes = torch.cat((words & _LOW, words >> 4 & _LOW), -1).view(torch.uint8)  # (N, G, 32)
-    if kind == "Q4_1":
-        return pack(codes, scale, _halves(parts, 2))
-    return pack(codes.view(torch.int8) - 8, scale, bits=4)
-
-
-def _from_q4_k(parts: Tensor) -> PackedWeight:
-    """`parts` (N, K/256, 144): two halves, twelve bytes of 6-bit scales and minima, nibbles."""
-    first_scales, first_minima, mixed = parts[..., 4:16].split(4, dim=-1)  # (N, K/256, 4) each
-    scale = torch.cat((first_scales & 63, mixed & 15 | first_scales >> 6 << 4), -1)
-    minimum = torch.cat((first_minima & 63, mixed >> 4 | first_minima >> 6 << 4), -1)
-    nibbles = parts[..., 16:].unflatten(-1, (4, 32))  # 64 inputs: low nibbles, then high ones
-    codes = torch.stack((nibbles & 15, nibbles >> 4), -2)  # (N, K/256, 4, 2, 32)
-    factors = (_halves(parts, 0), _halves(parts, 2))
-    return _pack_super(codes.flatten(1, 3), factors, torch.stack((scale, minimum), -1))
-
-
-def _from_q6_k(parts: Tensor) -> PackedWeight:
-    """`parts` (N, K/256, 210): 4 lower bits, 2 upper bits, 16 scales of a byte, a half."""
-    low = parts[..., :128].unflatten(-1, (2, 1, 64))
-    nibbles = torch.cat((low & 15, low >> 4), -2)  # (N, K/256, 2, 2, 64)
-    shifts = torch.arange(0, 8, 2, dtype=torch.uint8).view(4, 1)
-    upper = parts[..., 128:192].unflatten(-1, (2, 1, 32)) >> shifts & 3  # (N, K/256, 2, 4, 32)
-    codes = (nibbles.flatten(2) | upper.flatten(2) << 4).unflatten(-1, (8, 32))
-    scale = parts[..., 192:208].unflatten(-1, (8, 2))
-    return _pack_super(codes.flatten(1, 2), (_halves(parts, 208),), scale, bits=6)
-
-
-def _pack_super(
-    codes: Tensor, factors: tuple[Tensor, ...], scale: Tensor, bits: Literal[4, 6] = 4
-) -> PackedWeight:
-    """Interleave codes (N, G, 32), halves (N, G/8) and bytes of scales (N, G/8, 8, 2)."""
-    outputs, padding = codes.shape[0], -codes.shape[0] % PANEL
-    halves, small = (
-        _by_block(_padded(part, padding)).movedim(1, -1)
-        for part in (torch.stack(factors, -1), scale)
-    )
-    scales = _super_scales(halves, small)
-    steps = _words(codes & 15, padding, 0)  # (P, K/4)
-    stored = _joined(steps, 2, 4)
-    if bits == 6:
-        nibbles = stored.unflatten(1, (-1, 4))  # (P, G, 4)
-        upper = _joined(_words(codes >> 4, padding, 0), 4, 2).unflatten(1, (-1, 2))
-        stored = torch.cat((nibbles, upper), -1).flatten(1)
-    return PackedWeight(_interleaved(stored), scales.contiguous(), outputs)
-
-
-def _joined(words: Tensor, count: int, bits: int) -> Tensor:
+def joined(words: Tensor, count: int, bits: int) -> Tensor:
     """`count` neighbouring words (P, n) of four codes of `bits` each as one, the first lowest."""
     parts = words.unflatten(1, (-1, count)).unbind(2)
     joined: Tensor = parts[0]
@@ -306,13 +244,9 @@ def _joined(words: Tensor, count: int, bits: int) -> Tensor:
     return joined
 
 
-def _interleaved(words: Tensor) -> Tensor:
+def interleaved(words: Tensor) -> Tensor:
     """Words (P, n) by blocks of 16 rows, as bytes (P/16, n, 16, 4)."""
-    return _by_block(words).transpose(1, 2).contiguous()[..., None].view(torch.uint8)
-
-
-def _halves(parts: Tensor, start: int) -> Tensor:
-    return parts[..., start : start + 2].contiguous().view(torch.float16).squeeze(-1)  # (N, G)
+    return by_block(words).transpose(1, 2).contiguous()[..., None].view(torch.uint8)
 
 
 def pack(
@@ -323,31 +257,40 @@ def pack(
     `codes` are int8 of 8 bits, int8 from -8 to 7 for `bits` 4, or uint8 up to 15 with a `minimum`
     (N, G).
     """
+    return stack([pack_slab(codes, scale, minimum, bits)], codes.shape[0])
+
+
+def pack_slab(
+    codes: Tensor, scale: Tensor, minimum: Tensor | None = None, bits: Literal[8, 4] = 8
+) -> PackedWeight:
+    """`pack` for some panels of a matrix that is to be stacked."""
     outputs = codes.shape[0]
     padding = -outputs % PANEL
     scales = scale if minimum is None else torch.stack((scale, minimum), -1)  # (N, G[, 2])
-    scales = _by_block(_padded(scales, padding)).movedim(1, -1)  # (P/16, G[, 2], 16)
+    scales = by_block(padded_rows(scales, padding)).movedim(1, -1)  # (P/16, G[, 2], 16)
     if minimum is None and bits == 8:
-        words = _words(codes.view(torch.uint8) ^ 128, padding, 128)  # (P, K/4)
+        words = words_of(codes.view(torch.uint8) ^ 128, padding, 128)  # (P, K/4)
     else:
         unsigned = codes if minimum is not None else (codes + 8).view(torch.uint8)
-        words = _joined(_words(unsigned, padding, 0 if minimum is not None else 8), 2, 4)
-    return PackedWeight(_interleaved(words), scales.contiguous(), outputs)
+        words = joined(words_of(unsigned, padding, 0 if minimum is not None else 8), 2, 4)
+    return PackedWeight(interleaved(words), scales.contiguous(), outputs)
 
 
-def _padded(values: Tensor, rows: int, fill: int = 0) -> Tensor:
+def padded_rows(values: Tensor, rows: int, fill: int = 0) -> Tensor:
+    """`values` (N, ...) and below them `rows` more that hold `fill`."""
     padding = [0, 0] * (values.dim() - 1) + [0, rows]
     return functional.pad(values, padding, value=fill) if rows else values
 
 
-def _by_block(values: Tensor) -> Tensor:
+def by_block(values: Tensor) -> Tensor:
+    """Rows (P, ...) as blocks (P/16, 16, ...)."""
     blocks: Tensor = values.unflatten(0, (-1, BLOCK))
     return blocks
 
 
-def _words(codes: Tensor, padding: int, fill: int) -> Tensor:
+def words_of(codes: Tensor, padding: int, fill: int) -> Tensor:
     """Four codes a word, which moves them four at a time: (N, G, 32) as int32 (P, K/4)."""
-    return _padded(codes, padding, fill).contiguous().view(torch.int32).flatten(1)
+    return padded_rows(codes, padding, fill).contiguous().view(torch.int32).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -394,5 +337,6 @@ def pack_floats(weight: Tensor) -> PackedFloats:
     if weight.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"cannot pack a weight of {weight.dtype}: use float32 or bfloat16")
     outputs = weight.shape[0]
-    padded = _by_block(_padded(weight.detach(), -outputs % PANEL))  # (P/16, 16, K)
-    return PackedFloats(padded.transpose(1, 2).contiguous(), outputs)
+    padded = by_block(padded_rows(weight.detach(), -outputs % PANEL))  # (P/16, 16, K)
+    values = weight_memory((len(padded), weight.shape[1], BLOCK), weight.dtype)
+    return PackedFloats(values.copy_(padded.transpose(1, 2)), outputs)

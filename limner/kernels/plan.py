@@ -33,6 +33,26 @@ from limner.kernels.rows import embed
 _ALIGNMENT = 64
 
 
+class Memory:
+    """Pieces of memory for the results of plans that never run at once, nor are read after another.
+
+    Each plan begins with the first piece again. Pieces are large, so that those made for one plan
+    serve another; the system gives what is written of them.
+    """
+
+    def __init__(self, piece_bytes: int = 16 << 20) -> None:
+        self.pieces: list[Tensor] = []
+        self._piece_bytes = piece_bytes
+
+    def piece(self, start: int, size: int) -> int:
+        """Number of the first from `start` on that holds `size` bytes, made if there is none."""
+        for number in range(start, len(self.pieces)):
+            if self.pieces[number].nbytes >= size:
+                return number
+        self.pieces.append(torch.empty(max(size, self._piece_bytes), dtype=torch.uint8))
+        return len(self.pieces) - 1
+
+
 class Arena:
     """Memory for the results of one plan. What is freed during capture is used again.
 
@@ -40,13 +60,13 @@ class Arena:
     the replay, running the same kernels in the same order, then overwrites it at the same moment.
     """
 
-    _CHUNK = 1 << 20
     #: So many freed pieces of a size are left alone: threads that still read what was just freed
     #: would have to meet before it is overwritten.
     _COOLING = 4
 
-    def __init__(self) -> None:
-        self._chunks: list[Tensor] = []
+    def __init__(self, memory: Memory | None = None) -> None:
+        self._memory = memory or Memory(1 << 20)
+        self._begun = 0  # how many of its pieces are used
         self._next = self._end = 0
         self._free: dict[int, deque[int]] = {}
 
@@ -65,22 +85,22 @@ class Arena:
     @property
     def nbytes(self) -> int:
         """Bytes reserved."""
-        return sum(chunk.nbytes for chunk in self._chunks)
+        return sum(piece.nbytes for piece in self._memory.pieces)
 
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in this memory."""
         address = tensor.data_ptr()
-        return any(c.data_ptr() <= address < c.data_ptr() + c.nbytes for c in self._chunks)
+        return any(p.data_ptr() <= address < p.data_ptr() + p.nbytes for p in self._memory.pieces)
 
     def _take(self, size: int) -> int:
         free = self._free.get(size)
         if free is not None and len(free) > self._COOLING:
             return free.popleft()
         if self._next + size > self._end:
-            chunk = torch.empty(max(size, self._CHUNK) + _ALIGNMENT, dtype=torch.uint8)
-            self._chunks.append(chunk)
-            self._next = -(-chunk.data_ptr() // _ALIGNMENT) * _ALIGNMENT
-            self._end = chunk.data_ptr() + chunk.nbytes
+            number = self._memory.piece(self._begun, size + _ALIGNMENT)
+            piece, self._begun = self._memory.pieces[number], number + 1
+            self._next = -(-piece.data_ptr() // _ALIGNMENT) * _ALIGNMENT
+            self._end = piece.data_ptr() + piece.nbytes
         self._next += size
         return self._next - size
 
@@ -91,10 +111,10 @@ class Arena:
 class Plan:
     """Kernels in order, with their addresses. Made by `capture`."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory | None = None) -> None:
         library = current()
         self._library = library
-        self._arena = Arena()
+        self._arena = Arena(memory)
         self._kept: dict[int, Tensor] = {}
         #: What the forward pass did that is no kernel of limner's, each once.
         self.foreign: list[str] = []
@@ -120,7 +140,7 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory for results."""
+        """Bytes of memory for results, its own or shared."""
         return self._arena.nbytes
 
     def replay(self) -> None:
@@ -152,14 +172,17 @@ class Plan:
 
 
 @contextlib.contextmanager
-def capture() -> Iterator[Plan]:
+def capture(memory: Memory | None = None) -> Iterator[Plan]:
     """Add every kernel that runs in this block to a plan; it runs as well.
+
+    Results go to `memory`, which other plans may use when nobody needs them any more; without it
+    the plan has its own.
 
     Operators of PyTorch that only look at a tensor in another way are let through, sums, products
     and activations become kernels, and any other is noted in `plan.foreign`. Values read into
     Python (`.tolist()`) cannot be noticed: what depends on them stays as it was at capture.
     """
-    plan = Plan()
+    plan = Plan(memory)
     with torch.no_grad(), _Watch(plan):
         yield plan
 

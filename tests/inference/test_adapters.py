@@ -150,6 +150,20 @@ def test_steps_are_captured_for_each_adapter_until_it_is_gone(caplog):
     assert len(captured._adapted) == 0
 
 
+def test_prompts_with_an_adapter_are_read_as_alone_and_not_captured():
+    network = tiny("llama")
+    adapter = some_adapter(network, 1)
+
+    def answer(engine, adapter):
+        return told(engine.generate([list(range(1, 13))], SAMPLING, adapter=adapter)[0])
+
+    engines = [Engine(network, rows=2, capacity=40, prefix_pages=0) for _ in range(2)]
+    expected = [answer(engines[0], chosen) for chosen in (adapter, None)]
+    for _ in range(3):
+        assert [answer(engines[1], chosen) for chosen in (adapter, None)] == expected
+    assert engines[1].runner.captured.prompt_sizes == [12]  # those without it
+
+
 def test_an_adapter_that_is_not_ready_is_refused():
     network = tiny("llama", None)
     with pytest.raises(ValueError, match=r"call its pack\(\) first"):

@@ -59,6 +59,56 @@ def test_steps_over_a_cache_of_8_bits_are_captured_too():
     assert replayed == answers(network, False, PROMPTS, cache_bits=8)[1]
 
 
+def texts_of(engine, lengths):
+    """Answers to a prompt of each length, one after another and then all at once."""
+    prompts = [[(7 * n + place) % 60 + 1 for place in range(n)] for n in lengths]
+    sampling = Sampling(temperature=0.7, seed=1, max_tokens=3, ignore_eos=True, logprobs=2)
+    alone = [engine.generate([prompt], sampling)[0].events for prompt in prompts]
+    together = [answer.events for answer in engine.generate(prompts, sampling)]
+    return [[(e.token, e.logprob, e.alternatives) for e in one] for one in alone + together]
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_prompts_are_captured_from_the_second_of_a_size_on(name):
+    network, lengths = tiny(name, "int8"), [18, 17, 9, 18, 9, 18, 17]
+    engine = Engine(network, rows=4, capacity=40, token_budget=30, prefix_pages=0)
+    plain = Engine(network, rows=4, capacity=40, token_budget=30, prefix_pages=0)
+    plain.runner.captured.possible = False
+    expected = texts_of(plain, lengths)
+    assert texts_of(engine, lengths) == expected
+    # 17 tokens are filled up to 18; all at once they come in passes of 30 at most
+    assert {9, 18, 30} >= set(engine.runner.captured.prompt_sizes) >= {9, 18}
+
+
+@pytest.mark.parametrize("name", ["phi3-longrope", "mamba", "qwen3-moe"])
+def test_prompts_that_cannot_be_captured_are_read_all_the_same(name):
+    network, lengths = tiny(name, "int8"), [12, 12, 9, 12]
+    engine = Engine(network, rows=4, capacity=40, prefix_pages=0)
+    plain = Engine(network, rows=4, capacity=40, prefix_pages=0)
+    plain.runner.captured.possible = False
+    assert texts_of(engine, lengths) == texts_of(plain, lengths)
+    assert engine.runner.captured.prompt_sizes == []
+
+
+def test_tokens_drawn_in_the_plan_are_those_drawn_after_it():
+    network = tiny("llama", "int8")
+    rows = [
+        Sampling(temperature=0, max_tokens=6, ignore_eos=True),
+        Sampling(temperature=1.3, seed=3, max_tokens=6, ignore_eos=True),
+        Sampling(temperature=0.8, top_k=4, seed=4, max_tokens=3, ignore_eos=True),
+    ]
+
+    def run(captured):
+        engine = Engine(network, rows=3, capacity=40)
+        engine.runner.captured.possible = captured
+        texts = [engine.submit([5, 3, 9 + n], sampling) for n, sampling in enumerate(rows)]
+        while not all(text.finished for text in texts):
+            engine.step()  # the third keeps the plan's draws from being used while it lives
+        return [text.generated for text in texts]
+
+    assert run(True) == run(False)
+
+
 @pytest.mark.parametrize("name", sorted(OTHERS))
 def test_what_cannot_be_captured_runs_all_the_same_and_says_why(name, caplog):
     caplog.set_level(logging.INFO, "limner.inference")

@@ -121,6 +121,21 @@ def test_memory_that_is_free_again_is_used_again(variant):
     assert plan.nbytes < 10 * hidden.nbytes
 
 
+def test_plans_may_share_their_memory(variant):
+    memory, inputs, results, plans = kernels.Memory(), [], [], []
+    for rows in (3000, 40, 5000):
+        inputs.append(torch.randn(rows, 64))
+        with kernels.capture(memory) as plan:
+            results.append(kernels.add(inputs[-1], inputs[-1]))
+        plans.append(plan)
+    assert plans[0].nbytes == plans[1].nbytes == plans[2].nbytes == 16 << 20
+    assert len({result.data_ptr() for result in results}) == 1
+    for given, result, plan in zip(inputs, results, plans, strict=True):
+        given.fill_(2.0)
+        plan.replay()
+        assert torch.equal(result, torch.full_like(given, 4.0))
+
+
 def test_results_outlive_the_plan(variant):
     with kernels.capture() as plan:
         result = kernels.add(torch.ones(1000), torch.ones(1000))

@@ -130,10 +130,10 @@ def break_step(server, monkeypatch):
         runner = server.registry.served["tiny"].thread.engine.runner
         run, calls = runner.run, []
 
-        def broken(work):
+        def broken(work, *draw):
             calls.append(work)
             if len(calls) < number:
-                return run(work)
+                return run(work, *draw)
             monkeypatch.undo()
             raise RuntimeError("out of memory")
 

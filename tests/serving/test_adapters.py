@@ -89,9 +89,9 @@ def test_answers_of_different_adapters_share_a_batch_and_stay_the_same(adapted):
         runner = server.registry.served["tiny"].thread.engine.runner
         run = runner.run
 
-        def watched(work):
+        def watched(work, *draw):
             together.append({item.sequence.adapter for item in work})
-            return run(work)
+            return run(work, *draw)
 
         runner.run = watched
         with ThreadPoolExecutor(9) as pool:

@@ -143,7 +143,13 @@ struct Attention {
 struct AttendTiles {
   Attention a;
 
-  int64_t tile_tokens() const { return std::max<int64_t>(1, kMaxRows / a.group()); }
+  // As many tokens as share the keys, but enough tiles for each thread to get as much as another.
+  int64_t tiles(const Worker& worker) const {
+    constexpr int64_t kEach = 8;
+    const int64_t most = std::max<int64_t>(1, kMaxRows / a.group());
+    const int64_t wanted = blocks_of(kEach * worker.count, a.key_heads);
+    return std::min(a.tokens, std::max(blocks_of(a.tokens, most), wanted));
+  }
 
   std::vector<Access> accesses() const {
     std::vector<Access> list = a.inputs();
@@ -154,16 +160,15 @@ struct AttendTiles {
   void operator()(Worker& worker) const {
     AttentionScratch scratch;
     scratch.reserve(worker.scratch, a.key_width, a.value_width);
-    const int64_t tiles = blocks_of(a.tokens, tile_tokens());
-    const int64_t units = tiles * a.key_heads;
+    const int64_t count = tiles(worker), units = count * a.key_heads;
     // Later tokens see more keys: tiles are dealt one by one, not in runs.
     for (int64_t unit = worker.index; unit < units; unit += worker.count) {
-      const int64_t begin = unit / a.key_heads * tile_tokens();
-      const int64_t end = std::min(begin + tile_tokens(), a.tokens);
+      const int64_t tile = unit / a.key_heads;
+      const int64_t begin = a.tokens * tile / count, end = a.tokens * (tile + 1) / count;
       for (int64_t token = begin; token < end;) {
-        const int64_t count = run_length(token, end);
-        run(scratch, token, count, unit % a.key_heads);
-        token += count;
+        const int64_t together = run_length(token, end);
+        run(scratch, token, together, unit % a.key_heads);
+        token += together;
       }
     }
   }

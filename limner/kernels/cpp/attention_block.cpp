@@ -26,16 +26,32 @@ void interleave_keys(AttentionScratch& scratch, int64_t count, int64_t width) {
   }
 }
 
-// Values are needed after the scores: what is not in the cache comes meanwhile.
-void fetch_values(const AttentionScratch& scratch, int64_t count, int64_t width) {
-  for (int64_t j = 0; j < count; j++) {
-    for (int64_t w = 0; w < width; w += kLanes) prefetch(scratch.value_rows[j] + w);
+// Values are needed after the scores: what is not in the cache comes meanwhile. It is asked for
+// little by little, since all at once it would fill the queue to memory and keep the keys waiting.
+struct FetchValues {
+  const float* const* rows;
+  int64_t rows_left, width, at;
+
+  FetchValues(const AttentionScratch& scratch, int64_t count, int64_t value_width)
+      : rows(scratch.value_rows), rows_left(count), width(value_width), at(0) {}
+
+  // A few lines: as many as go into the scores of one block.
+  void some() {
+    for (int i = 0; i < 4 && rows_left > 0; i++) {
+      prefetch(*rows + at);
+      at += kLanes;
+      if (at < width) continue;
+      at = 0;
+      rows++;
+      rows_left--;
+    }
   }
-}
+};
 
 // Scores of kRows rows against kVectors x 16 keys, inputs in order.
 template <int kRows, int kVectors>
-void score_tile(const float* queries, const float* const* keys, int64_t width, float* scores) {
+void score_tile(const float* queries, const float* const* keys, int64_t width, FetchValues& values,
+                float* scores) {
   Floats sums[kRows][kVectors];
   LIMNER_UNROLL
   for (int row = 0; row < kRows; row++) {
@@ -43,6 +59,7 @@ void score_tile(const float* queries, const float* const* keys, int64_t width, f
     for (int v = 0; v < kVectors; v++) sums[row][v] = zeros();
   }
   for (int64_t w = 0; w < width; w++) {
+    values.some();
     Floats key[kVectors];
     LIMNER_UNROLL
     for (int v = 0; v < kVectors; v++) key[v] = load(keys[v] + w * kLanes);
@@ -63,16 +80,18 @@ void score_tile(const float* queries, const float* const* keys, int64_t width, f
 }
 
 template <int kRows>
-void score_rows(const AttentionScratch& scratch, int64_t row, int64_t keys, int64_t width) {
+void score_rows(const AttentionScratch& scratch, int64_t row, int64_t keys, int64_t width,
+                FetchValues& values) {
   const float* queries = scratch.queries + row * width;
   float* scores = scratch.weights + row * kKeyBlock;
   constexpr int64_t kWide = kAttentionVectors * kLanes;
   int64_t j = 0;
   for (; j + kWide < keys + kLanes; j += kWide) {
-    score_tile<kRows, kAttentionVectors>(queries, scratch.key_vectors + j / kLanes, width, scores + j);
+    score_tile<kRows, kAttentionVectors>(queries, scratch.key_vectors + j / kLanes, width, values,
+                                         scores + j);
   }
   for (; j < keys; j += kLanes) {
-    score_tile<kRows, 1>(queries, scratch.key_vectors + j / kLanes, width, scores + j);
+    score_tile<kRows, 1>(queries, scratch.key_vectors + j / kLanes, width, values, scores + j);
   }
 }
 
@@ -199,12 +218,12 @@ void AttentionScratch::reserve(Buffer& buffer, int64_t key_width, int64_t value_
 }
 
 void attend_block(AttentionScratch& scratch, const BlockShape& shape, const Scoring& scoring) {
-  fetch_values(scratch, shape.keys, shape.value_width);
+  FetchValues values(scratch, shape.keys, shape.value_width);
   if (!shape.interleaved) interleave_keys(scratch, shape.keys, shape.key_width);
   if (shape.value_width % kLanes != 0) pad_values(scratch, shape.keys, shape.value_width);
   for (int64_t row = 0; row < shape.rows; row += kAttentionRows) {
     with_rows<kAttentionRows>(shape.rows - row, [&](auto rows) {
-      score_rows<rows>(scratch, row, shape.keys, shape.key_width);
+      score_rows<rows>(scratch, row, shape.keys, shape.key_width, values);
     });
   }
   for (int64_t row = 0; row < shape.rows; row++) {

@@ -194,7 +194,11 @@ inline void dot_part(const Reader& weights, const int32_t* record, int part,
 }
 
 template <class Format, class Reader, int kBlocks, int kTokens>
-void product_tile(Reader weights, const int32_t* record, int64_t groups, const Destination& to) {
+void product_tile(const Reader& from, const int32_t* record, int64_t groups,
+                  const Destination& to) {
+  // Given by reference and copied here, into registers: a reader passed by value is copied in wide
+  // words on the stack, which wait for the narrow ones it was just made of to leave the processor.
+  Reader weights = from;
   Floats sums[kBlocks][kTokens];
   LIMNER_UNROLL
   for (int block = 0; block < kBlocks; block++) {
@@ -216,7 +220,7 @@ void product_tile(Reader weights, const int32_t* record, int64_t groups, const D
 }
 
 template <class Reader>
-using TileFunction = void (*)(Reader, const int32_t*, int64_t, const Destination&);
+using TileFunction = void (*)(const Reader&, const int32_t*, int64_t, const Destination&);
 
 // product_tile for each number of tokens from 1.
 template <class Format, class Reader, int... kCounts>
@@ -311,13 +315,11 @@ struct QuantisedProduct {
       const int64_t lines_each = blocks_of(lines, layout.count());
       for (int64_t tile = 0; tile < layout.count(); tile++) {
         const int64_t start = layout.start(tile), size = layout.size(tile);
-        const bool fetch = tile * lines_each < lines;
-        PanelReader<Panel> pass = reader;
-        pass.ahead += tile * lines_each * 64;
-        pass.ahead_lines = fetch ? lines_each : 0;
+        reader.ahead_lines = tile * lines_each < lines ? lines_each : 0;
         run_tile<Panel, PanelReader<Panel>>(
-            size, pass, tiles + (start * groups + range.begin * size) * kRecordWords,
+            size, reader, tiles + (start * groups + range.begin * size) * kRecordWords,
             range.end - range.begin, destination(block, start, part == 0, part == parts - 1));
+        reader.ahead += lines_each * 64;
       }
     }
   }
