@@ -117,6 +117,17 @@ struct Attention {
     }
   }
 
+  // Where the keys of a block are that is worked on next.
+  void announce(AttentionScratch& scratch, int64_t token, int64_t head, int64_t number) const {
+    scratch.next_keys.begin(key_width * kLanes);
+    if (keys.rounded() || !keys.interleaved() || !valid(token)) return;
+    const int64_t begin = number * kKeyBlock;
+    const int64_t seen = std::min(kKeyBlock, positions[token] + 1 - begin);
+    for (int64_t j = 0; j < seen; j += kLanes) {
+      scratch.next_keys.add(keys.lane(table, texts[token], begin + j, head, key_width));
+    }
+  }
+
   // One block of keys for the rows of `count` tokens from `token`, all of one text.
   void block(AttentionScratch& scratch, int64_t token, int64_t count, int64_t head,
              int64_t number) const {
@@ -161,19 +172,27 @@ struct AttendTiles {
     AttentionScratch scratch;
     scratch.reserve(worker.scratch, a.key_width, a.value_width);
     const int64_t count = tiles(worker), units = count * a.key_heads;
+    Piece last{};
     // Later tokens see more keys: tiles are dealt one by one, not in runs.
     for (int64_t unit = worker.index; unit < units; unit += worker.count) {
       const int64_t tile = unit / a.key_heads;
       const int64_t begin = a.tokens * tile / count, end = a.tokens * (tile + 1) / count;
       for (int64_t token = begin; token < end;) {
-        const int64_t together = run_length(token, end);
-        run(scratch, token, together, unit % a.key_heads);
-        token += together;
+        const Piece piece{token, run_length(token, end), unit % a.key_heads};
+        if (last.count > 0) run(scratch, last, piece);
+        last = piece;
+        token += piece.count;
       }
     }
+    if (last.count > 0) run(scratch, last, last);
   }
 
  private:
+  // Neighbours of one text, and the key head whose queries they are.
+  struct Piece {
+    int64_t token, count, head;
+  };
+
   // How many tokens from `token` on follow one another in one text.
   int64_t run_length(int64_t token, int64_t end) const {
     int64_t count = 1;
@@ -184,13 +203,21 @@ struct AttendTiles {
     return a.valid(token) && a.valid(token + count - 1) ? count : 1;
   }
 
-  void run(AttentionScratch& scratch, int64_t token, int64_t count, int64_t head) const {
+  // `next` is fetched meanwhile.
+  void run(AttentionScratch& scratch, const Piece& piece, const Piece& next) const {
+    const int64_t token = piece.token, count = piece.count, head = piece.head;
     const int64_t rows = count * a.group(), width = a.value_width;
     std::fill(scratch.running, scratch.running + rows, Running{-kInfinity, 0.0f});
     std::fill(scratch.sums, scratch.sums + rows * width, 0.0f);
     a.load_queries(scratch, token, count, head);
     const int64_t end = a.end_block(token + count - 1);
     for (int64_t number = a.first_block(token); number < end; number++) {
+      if (number + 1 < end) {
+        a.announce(scratch, token + count - 1, head, number + 1);
+      } else {
+        const int64_t later = next.token + next.count - 1;
+        a.announce(scratch, later, next.head, a.first_block(later));
+      }
       a.block(scratch, token, count, head, number);
       for (int64_t row = 0; row < rows; row++) {
         merge(scratch.running[row], scratch.sums + row * width, scratch.block[row],

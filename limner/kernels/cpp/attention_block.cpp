@@ -26,31 +26,9 @@ void interleave_keys(AttentionScratch& scratch, int64_t count, int64_t width) {
   }
 }
 
-// Values are needed after the scores: what is not in the cache comes meanwhile. It is asked for
-// little by little, since all at once it would fill the queue to memory and keep the keys waiting.
-struct FetchValues {
-  const float* const* rows;
-  int64_t rows_left, width, at;
-
-  FetchValues(const AttentionScratch& scratch, int64_t count, int64_t value_width)
-      : rows(scratch.value_rows), rows_left(count), width(value_width), at(0) {}
-
-  // A few lines: as many as go into the scores of one block.
-  void some() {
-    for (int i = 0; i < 4 && rows_left > 0; i++) {
-      prefetch(*rows + at);
-      at += kLanes;
-      if (at < width) continue;
-      at = 0;
-      rows++;
-      rows_left--;
-    }
-  }
-};
-
 // Scores of kRows rows against kVectors x 16 keys, inputs in order.
 template <int kRows, int kVectors>
-void score_tile(const float* queries, const float* const* keys, int64_t width, FetchValues& values,
+void score_tile(const float* queries, const float* const* keys, int64_t width, Fetch& values,
                 float* scores) {
   Floats sums[kRows][kVectors];
   LIMNER_UNROLL
@@ -81,7 +59,7 @@ void score_tile(const float* queries, const float* const* keys, int64_t width, F
 
 template <int kRows>
 void score_rows(const AttentionScratch& scratch, int64_t row, int64_t keys, int64_t width,
-                FetchValues& values) {
+                Fetch& values) {
   const float* queries = scratch.queries + row * width;
   float* scores = scratch.weights + row * kKeyBlock;
   constexpr int64_t kWide = kAttentionVectors * kLanes;
@@ -127,7 +105,7 @@ Running weigh(float* scores, int64_t keys, Visible visible, const Scoring& scori
 
 // mixed = sum over the keys [first, last) in order of weight x value, for kRows rows that see alike.
 template <int kRows, int kVectors>
-void mix_tile(const AttentionScratch& scratch, int64_t row, Visible visible, int64_t column,
+void mix_tile(AttentionScratch& scratch, int64_t row, Visible visible, int64_t column,
               int64_t width) {
   Floats sums[kRows][kVectors];
   LIMNER_UNROLL
@@ -137,6 +115,7 @@ void mix_tile(const AttentionScratch& scratch, int64_t row, Visible visible, int
   }
   const float* weights = scratch.weights + row * kKeyBlock;
   for (int64_t j = visible.first; j < visible.last; j++) {
+    scratch.next_keys.some();
     Floats value[kVectors];
     LIMNER_UNROLL
     for (int v = 0; v < kVectors; v++) value[v] = load(scratch.value_rows[j] + column + v * kLanes);
@@ -158,7 +137,7 @@ void mix_tile(const AttentionScratch& scratch, int64_t row, Visible visible, int
 }
 
 template <int kRows>
-void mix_rows(const AttentionScratch& scratch, int64_t row, int64_t width) {
+void mix_rows(AttentionScratch& scratch, int64_t row, int64_t width) {
   constexpr int64_t kWide = kAttentionVectors * kLanes;
   const Visible visible = scratch.visible[row];
   int64_t column = 0;
@@ -218,7 +197,10 @@ void AttentionScratch::reserve(Buffer& buffer, int64_t key_width, int64_t value_
 }
 
 void attend_block(AttentionScratch& scratch, const BlockShape& shape, const Scoring& scoring) {
-  FetchValues values(scratch, shape.keys, shape.value_width);
+  // Values are needed after the scores: what is not in the cache comes meanwhile.
+  Fetch values;
+  values.begin(shape.value_width);
+  for (int64_t j = 0; j < shape.keys; j++) values.add(scratch.value_rows[j]);
   if (!shape.interleaved) interleave_keys(scratch, shape.keys, shape.key_width);
   if (shape.value_width % kLanes != 0) pad_values(scratch, shape.keys, shape.value_width);
   for (int64_t row = 0; row < shape.rows; row += kAttentionRows) {

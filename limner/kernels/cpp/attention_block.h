@@ -31,6 +31,29 @@ struct Visible {
   int64_t first, last;
 };
 
+// Lines of memory that are asked for little by little: all at once they would fill the queue to
+// memory and keep what is needed first waiting.
+struct Fetch {
+  const float* rows[64];
+  int64_t count = 0, width = 0, at = 0, row = 0;  // `count` rows of `width` floats
+
+  void begin(int64_t new_width) {
+    count = at = row = 0;
+    width = new_width;
+  }
+  void add(const float* p) { rows[count++] = p; }
+  // As many as make a block's keys or values, asked for key by key.
+  void some() {
+    for (int i = 0; i < 4 && row < count; i++) {
+      prefetch_second_level(rows[row] + at);
+      at += kLanes;
+      if (at < width) continue;
+      at = 0;
+      row++;
+    }
+  }
+};
+
 struct AttentionScratch {
   float* queries;     // [kMaxRows][W], scaled
   float* keys;        // [4][W][16], where the cache does not interleave them
@@ -44,6 +67,7 @@ struct AttentionScratch {
   const float* key_rows[kKeyBlock];             // where the cache does not interleave them
   const float* key_vectors[kKeyBlock / kLanes];  // [W][16] each, where it does
   const float* value_rows[kKeyBlock];
+  Fetch next_keys;  // those of the block that comes after this one
 
   void reserve(Buffer& buffer, int64_t key_width, int64_t value_width);
 };
