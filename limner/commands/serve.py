@@ -41,7 +41,8 @@ class Command(LoadingSettings):
     adapter: tuple[str, ...] = ()
     """LoRA adapters of the model, each NAME=FOLDER; clients ask for one by its name"""
     model_folders: tuple[Path, ...] = ()
-    """folders from which models and adapters may be loaded while it runs"""
+    """folders from which models and adapters may be loaded while it runs; adapters only, with
+    --cluster"""
     host: str = "127.0.0.1"
     """the address to listen on"""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -100,7 +101,12 @@ def make_server(settings: Command) -> Server:
     from limner.serving.request_log import RequestLog
     from limner.serving.server import Loading, Server, Serving
 
-    opening = Opening(**settings.how(), folders=settings.model_folders)
+    place = absolute if settings.cluster else str
+    how = settings.how()
+    if settings.draft is not None:
+        how["draft"] = place(settings.draft)
+    folders = tuple(Path(place(folder)) for folder in settings.model_folders)
+    opening = Opening(**how, folders=folders)
     serving = Serving(
         host=settings.host,
         port=settings.port,
@@ -119,15 +125,26 @@ def make_server(settings: Command) -> Server:
         ),
     )
     named = named_models(settings)
-    adapters = named_adapters(settings, list(named))
+    found = named_adapters(settings, list(named))
+    adapters = {name: Path(place(folder)) for name, folder in found.items()}
     models = {
         name: partial(
-            load, opening, model, as_embedder=as_embedder, adapters={} if as_embedder else adapters
+            load,
+            opening,
+            place(model),
+            as_embedder=as_embedder,
+            adapters={} if as_embedder else adapters,
         )
         for name, (model, as_embedder) in named.items()
     }
     loading = Loading(models, opening)
     return cluster_server(settings, loading, serving) or Server(loading, serving)
+
+
+def absolute(word: str | Path) -> str:
+    """A path as replicas find it, which may work in another folder; a name as it is."""
+    path = Path(word).expanduser()
+    return str(path.absolute() if path.exists() else word)
 
 
 def cluster_server(settings: Command, loading: Loading, serving: Serving) -> Server | None:
@@ -143,8 +160,6 @@ def cluster_server(settings: Command, loading: Loading, serving: Serving) -> Ser
         return None
     from limner.serving.cluster import ClusterServer, Placement
 
-    if settings.model_folders:
-        raise ValueError("model_folders is not for --cluster, which loads nothing while it runs")
     placement = Placement(settings.replicas or 2, settings.replica_cpus, settings.replica_gpus)
     return ClusterServer(loading, serving, placement=placement)
 

@@ -13,8 +13,10 @@ from limner.serving.errors import ApiError
 from limner.serving.guard import is_loopback
 from limner.serving.opening import Opening, called
 from limner.serving.reading import as_json, read_body, registry_of
+from limner.serving.registry import Registry
 from limner.serving.replies import Deleted, describe
 from limner.serving.requests import Body
+from limner.serving.served import Served
 
 logger = logging.getLogger(__name__)
 
@@ -101,24 +103,37 @@ async def load_adapter(request: Request) -> Response:
     """Load an adapter; answers under way go on, and new ones can ask for it by its name."""
     require_administrator(request)
     body = await read_body(request, LoadAdapterRequest)
-    registry, opening = registry_of(request), _opening(request)
     lock: asyncio.Lock = request.app.state.loading
     async with lock:
-        parent = registry.model(body.base_model_name)
-        if body.lora_name in registry.served:
-            raise ApiError(
-                409, f"there is a model '{body.lora_name}' already: unload it or give another name"
-            )
-        if parent.parent is not None:
-            raise ApiError(400, f"'{parent.name}' is an adapter itself", param="base_model_name")
-        try:
-            opening.check_adapter(body.lora_path)
-            await asyncio.to_thread(parent.model.attach, body.lora_name, body.lora_path)
-        except (ValueError, OSError) as error:
-            raise ApiError(400, " ".join(str(error).split()), param="lora_path") from None
-        parent.check_open()
-        logger.info("loaded adapter %s of %s", body.lora_name, parent.name)
-        return as_json(describe(registry.add_adapter(parent, body.lora_name)))
+        served = await attach(registry_of(request), _opening(request), body)
+    return as_json(describe(served))
+
+
+async def attach(registry: Registry, opening: Opening, body: LoadAdapterRequest) -> Served:
+    """Serve an adapter. Raises ApiError if that cannot be."""
+    parent = registry.model(body.base_model_name)
+    if body.lora_name in registry.served:
+        raise taken(body.lora_name)
+    if parent.parent is not None:
+        raise ApiError(400, f"'{parent.name}' is an adapter itself", param="base_model_name")
+    try:
+        opening.check_adapter(body.lora_path)
+        await asyncio.to_thread(parent.model.attach, body.lora_name, body.lora_path)
+    except (ValueError, OSError) as error:
+        raise ApiError(400, " ".join(str(error).split()), param="lora_path") from None
+    parent.check_open()
+    logger.info("loaded adapter %s of %s", body.lora_name, parent.name)
+    return registry.add_adapter(parent, body.lora_name)
+
+
+def taken(name: str) -> ApiError:
+    """There is something of this name."""
+    return ApiError(409, f"there is a model '{name}' already: unload it or give another name")
+
+
+def no_adapter(name: str) -> ApiError:
+    """What has this name is a model."""
+    return ApiError(400, f"'{name}' is no adapter", param="lora_name")
 
 
 async def unload_adapter(request: Request) -> Response:
@@ -127,7 +142,7 @@ async def unload_adapter(request: Request) -> Response:
     body = await read_body(request, UnloadAdapterRequest)
     registry = registry_of(request)
     if registry.any(body.lora_name).parent is None:
-        raise ApiError(400, f"'{body.lora_name}' is no adapter", param="lora_name")
+        raise no_adapter(body.lora_name)
     await registry.remove(body.lora_name, request.app.state.limits.unload_seconds)
     logger.info("unloaded adapter %s", body.lora_name)
     return as_json(Deleted(id=body.lora_name, object="model").model_dump())

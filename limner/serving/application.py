@@ -35,6 +35,7 @@ from limner.serving.metrics import Metrics
 from limner.serving.opening import Opening
 from limner.serving.page import add_page
 from limner.serving.reading import as_json, read_body, registry_of
+from limner.serving.registry import Registry
 from limner.serving.requests import (
     ChatRequest,
     CompletionRequest,
@@ -46,7 +47,7 @@ from limner.serving.requests import (
 from limner.serving.response_requests import ResponseRequest
 from limner.serving.response_store import ResponseStore
 from limner.serving.routing import Route, add_routes
-from limner.serving.served import Registry, ServedModel
+from limner.serving.served import ServedModel
 from limner.serving.token_scores import Score
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

@@ -8,41 +8,34 @@ keys, are not started.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
-from starlette.types import Receive, Scope, Send
+from fastapi import FastAPI
 
-from limner.serving.account import account
+from limner.serving.administration import LoadAdapterRequest
 from limner.serving.application import ROUTES, create_application
-from limner.serving.cluster_replica import Forwarded, Piece, Replica
-from limner.serving.errors import ApiError, server_error
-from limner.serving.event_stream import cancelled_on_disconnect
+from limner.serving.cluster_measurements import merged
+from limner.serving.cluster_replica import Attached, Forwarded, Replica
+from limner.serving.cluster_requests import forwarding
+from limner.serving.errors import ApiError
 from limner.serving.keys import KeyStore
-from limner.serving.reading import read_content, registry_of
 from limner.serving.response_store import ResponseStore
-from limner.serving.routing import Route
 from limner.serving.server import Loading, Server, Serving
-
-logger = logging.getLogger(__name__)
 
 #: A replica's own queue says when it is full; Ray's limit must not come before.
 MOST_ONGOING = 10_000
-#: The fields by which requests begin, in the order in which models read them.
-BEGINNINGS = ("model", "instructions", "system", "tools", "messages", "prompt", "input")
+#: Seconds in which a replica should end by itself.
+STOP_SECONDS = 2
+#: Seconds between two looks at whether the replicas have loaded.
+LOOK = 0.2
 
 
 @dataclass(frozen=True)
@@ -66,6 +59,7 @@ class ClusterServer(Server):
         loading: Loading,
         settings: Serving | None = None,
         store: KeyStore | None = None,
+        responses: ResponseStore | None = None,
         placement: Placement | None = None,
     ) -> None:
         # Ray reports to its makers unless this is set before it is imported.
@@ -79,7 +73,8 @@ class ClusterServer(Server):
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         self._serve, self.placement = serve, placement or Placement()
         self.name, self._deployed = f"limner-{secrets.token_hex(4)}", False
-        super().__init__(loading, settings, store)
+        self.attached = Attached()
+        super().__init__(loading, settings, store, responses)
 
     def _application(self, responses: ResponseStore | None) -> FastAPI:
         application = create_application(
@@ -88,31 +83,43 @@ class ClusterServer(Server):
             lifespan=self._lifespan,
             limits=self.settings.limits,
             store=responses,
-            routes=[_forwarding(route) for route in ROUTES],
+            routes=[forwarding(route) for route in ROUTES],
         )
         application.state.cluster = self
         return application
 
     async def _open_models(self) -> None:
         with signals_as_they_are():
+            await asyncio.to_thread(self._join)
+        if not self.uvicorn.should_exit:
             self.handle = await asyncio.to_thread(self._deploy)
-        await self.handle.begin.remote()  # the way there takes seconds to make, too
+        while not self.uvicorn.should_exit:
+            if await asyncio.to_thread(self._have_loaded):
+                # the way there takes seconds to make, too
+                self.attached = Attached(dict.fromkeys(await self.handle.begin.remote()))
+                break
+            await asyncio.sleep(LOOK)
 
     async def _stop(self) -> None:
         await super()._stop()
         await asyncio.to_thread(self._leave)
 
-    def _deploy(self) -> Any:
-        """Start the replicas, and wait until they have loaded. Raises ValueError if none fits."""
+    def _join(self) -> None:
+        """Join the cluster, or start one."""
         import ray
-        from ray.serve.config import RequestRouterConfig
-
-        from limner.serving.cluster_routing import PrefixRouter
 
         try:
             ray.init(include_dashboard=False, logging_level=logging.ERROR)
         except Exception as error:  # Ray raises just that
             raise OSError(f"Ray did not start, or did not answer: {_last_line(error)}") from error
+
+    def _deploy(self) -> Any:
+        """Begin to start the replicas. Raises ValueError if they do not fit."""
+        import ray
+        from ray.serve.config import RequestRouterConfig
+
+        from limner.serving.cluster_routing import PrefixRouter
+
         placed = shares(self.placement, ray.cluster_resources())
         quiet = {"enable_access_log": False, "log_level": "WARNING"}
         self._serve.start(proxy_location="Disabled", logging_config=quiet)
@@ -120,16 +127,24 @@ class ClusterServer(Server):
             Replica,
             num_replicas=placed.replicas,
             max_ongoing_requests=MOST_ONGOING,
+            # when the replicas are told to go, this process has let all answers end
+            graceful_shutdown_timeout_s=STOP_SECONDS,
+            graceful_shutdown_wait_loop_s=LOOK,
             ray_actor_options={"num_cpus": placed.cpus, "num_gpus": placed.gpus},
             request_router_config=RequestRouterConfig(request_router_class=PrefixRouter),
             logging_config=quiet,
         )
         bound = deployment.bind(self.loading, self.settings.limits)
         self._deployed = True
-        try:
-            return self._serve.run(bound, name=self.name, route_prefix=None)
-        except RuntimeError as error:
-            raise ValueError(f"the replicas did not start: {_last_line(error)}") from error
+        target = self._serve.RunTarget(target=bound, name=self.name, route_prefix=None)
+        return self._serve.run_many([target], wait_for_applications_running=False)[0]
+
+    def _have_loaded(self) -> bool:
+        """Whether the replicas have. Raises ValueError if they cannot."""
+        found = self._serve.status().applications[self.name]
+        if found.status == "DEPLOY_FAILED":
+            raise ValueError(f"the replicas did not start: {_last_line(found.message)}")
+        return bool(found.status == "RUNNING")
 
     def _leave(self) -> None:
         import ray
@@ -141,6 +156,30 @@ class ClusterServer(Server):
     def ask(self, forwarded: Forwarded) -> Any:
         """The answer of a replica: an asynchronous iterator over lists of pieces."""
         return self.handle.options(stream=True).answer.remote(forwarded)
+
+    async def attach(self, adapters: Mapping[str, LoadAdapterRequest | None]) -> None:
+        """Let all replicas serve these adapters. Raises ApiError, changing none, if one cannot."""
+        errors = await self._tell(adapters)
+        if errors:
+            await self._tell(self.attached.adapters)
+            raise errors[0]
+        self.attached = replace(self.attached, adapters=adapters)
+
+    async def detach(self, adapters: Mapping[str, LoadAdapterRequest | None]) -> None:
+        """Let all replicas serve no other adapters than these."""
+        await self._tell(adapters)
+        self.attached = replace(self.attached, adapters=adapters)
+
+    async def _tell(self, adapters: Mapping[str, LoadAdapterRequest | None]) -> list[ApiError]:
+        """What is wrong with adapters that replicas cannot load.
+
+        A replica that fails is started again, and hears of them with its first request.
+        """
+        wanted = Attached(adapters, self.attached.number + 1)
+        told = self.handle.broadcast("follow", wanted)
+        found = await told.results_async(return_exceptions=True)
+        self.attached = replace(self.attached, number=wanted.number)
+        return [error for errors in found if isinstance(errors, list) for error in errors]
 
     async def measurements(self) -> bytes:
         """Those of this process and of all replicas."""
@@ -161,7 +200,7 @@ def signals_as_they_are() -> Iterator[None]:
                 signal.signal(kind, handler)
 
 
-def _last_line(error: Exception) -> str:
+def _last_line(error: object) -> str:
     """What went wrong, of an error that tells where as well."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
 
@@ -179,133 +218,3 @@ def shares(placement: Placement, resources: dict[str, float]) -> Placement:
                 f"cluster has {there:g}: ask for fewer replicas, or for less of each"
             )
     return Placement(count, each, accelerators)
-
-
-# Requests
-
-
-def _forwarding(route: Route) -> Route:
-    """A route that replicas answer, unless this process does."""
-    answers: dict[str, Callable[..., Any]] = {
-        "/health": route.answer,
-        "/ready": route.answer,
-        "/metrics": measurements,
-        "/v1/models/load": refuse,
-        "/v1/load_lora_adapter": refuse,
-        "/v1/unload_lora_adapter": refuse,
-    }
-    changes = route.method == "DELETE" and route.path.startswith("/v1/models/")
-    return replace(route, answer=refuse if changes else answers.get(route.path, forward))
-
-
-async def forward(request: Request) -> Response:
-    """Let a replica answer."""
-    registry_of(request).check_ready()
-    body, known = await read_content(request), ("method", "path", "raw_path", "query_string")
-    scope = {name: request.scope[name] for name in (*known, "headers", "client", "http_version")}
-    scope |= {"root_path": "", "state": {"request_id": request.state.request_id}}
-    forwarded = Forwarded(beginning(body), scope, body, account(request).key)
-    return Relay(_cluster(request).ask(forwarded))
-
-
-async def measurements(request: Request) -> Response:
-    """Measurements for Prometheus, of all replicas."""
-    registry_of(request).check_ready()
-    content = await _cluster(request).measurements()
-    return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-async def refuse() -> Response:
-    """Replicas come and go, and each must serve the same."""
-    raise ApiError(400, "a cluster serves the models that it was started with: start it anew")
-
-
-def beginning(body: bytes) -> str:
-    """The texts that a request's prompt begins with, for routing; empty if there are none."""
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    if not isinstance(fields, dict):
-        return ""
-    return "\n".join(_texts([fields.get(name) for name in BEGINNINGS]))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """The texts and token ids in a value, one after another."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif value is not None:
-        yield str(value)
-
-
-class Relay(Response):
-    """A replica's answer, passed on as it comes; it ends when its reader goes away."""
-
-    def __init__(self, answer: Any) -> None:
-        super().__init__()
-        self.answer, self._begun = answer, False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass it on. Raises ApiError if the request may use no more, or its replica is gone."""
-        from ray.exceptions import RayError
-        from ray.serve.exceptions import RequestCancelledError
-
-        request = Request(scope)
-        async with cancelled_on_disconnect(receive, self.answer.cancel):
-            try:
-                async for pieces in self.answer:
-                    for piece in pieces:
-                        await self._pass_on(piece, request, send)
-            except RequestCancelledError:
-                return
-            except RayError:
-                logger.exception("a replica failed")
-                if self._begun:
-                    raise  # the connection is closed: what is half an answer must not look whole
-                raise server_error("the replica that was to answer failed: try again") from None
-
-    async def _pass_on(self, piece: Piece, request: Request, send: Send) -> None:
-        used = account(request)
-        if piece.model is not None:
-            used.read(piece.model, piece.read)
-        for _ in range(piece.wrote):
-            used.wrote()
-        if piece.message is not None:
-            self._begun = True
-            await send(piece.message)
-
-
-def _cluster(request: Request) -> ClusterServer:
-    found: ClusterServer = request.app.state.cluster
-    return found
-
-
-# Measurements
-
-
-class _Collected(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self.families = families
-
-    def collect(self) -> Iterator[Metric]:
-        """What was collected."""
-        yield from self.families
-
-
-def merged(texts: Iterable[tuple[str, str]]) -> bytes:
-    """Measurements in Prometheus' form, each with the name of the replica that it came from."""
-    families: dict[str, Metric] = {}
-    for replica, text in texts:
-        for family in text_string_to_metric_families(text):
-            told = Metric(family.name, family.documentation, family.type)
-            kept = families.setdefault(family.name, told)
-            for sample in family.samples:
-                labels = sample.labels | {"replica": replica}
-                kept.add_sample(sample.name, labels, sample.value)
-    registry = CollectorRegistry()
-    registry.register(_Collected(families.values()))
-    return generate_latest(registry)

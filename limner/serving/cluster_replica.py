@@ -7,18 +7,36 @@ sends, several at once if they have piled up. Nothing here needs Ray but a repli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import Message, Scope
 
 from limner.serving.account import Account
+from limner.serving.administration import LoadAdapterRequest, attach
 from limner.serving.application import Limits, create_application
+from limner.serving.errors import ApiError
 from limner.serving.keys import Key
 from limner.serving.metrics import Metrics
-from limner.serving.served import Registry
+from limner.serving.registry import Registry
+from limner.serving.response_store import ResponseStore, Stored
 from limner.serving.server import Loading
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Attached:
+    """The adapters that every replica is to serve, by name, each as it was asked for.
+
+    Those that a replica is started with have None. Each request brings them, so that a replica that
+    was started later knows them too; by its number an older list undoes nothing.
+    """
+
+    adapters: Mapping[str, LoadAdapterRequest | None] = field(default_factory=dict)
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,10 @@ class Forwarded:
     """What routing goes by: requests that begin alike here should meet in one replica."""
     scope: Scope
     body: bytes
-    key: Key | None
+    key: Key | None = None
+    attached: Attached = field(default_factory=Attached)
+    earlier: Stored | None = None
+    """The stored response that it goes on from."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,8 @@ class Piece:
     model: str | None = None
     read: int = 0
     wrote: int = 0
+    stored: Stored | None = None
+    """A response to keep, before what comes next is passed on."""
 
 
 class Replica:
@@ -51,16 +74,21 @@ class Replica:
     """
 
     def __init__(self, loading: Loading, limits: Limits) -> None:
+        self.opening, self.unload_seconds = loading.opening, limits.unload_seconds
         self.metrics = Metrics()
         self.registry = Registry(
             self.metrics, most_waiting=limits.waiting, most_seconds=limits.answer_seconds
         )
         self.application = create_application(self.registry, self.metrics, limits=limits)
         self._loaded = {name: load() for name, load in loading.models.items()}
+        self._attached, self._number = dict[str, LoadAdapterRequest | None](), 0
+        self._following = asyncio.Lock()
 
     async def answer(self, forwarded: Forwarded) -> AsyncIterator[list[Piece]]:
         """The answer to a request as it comes. Closing the iterator is the client's going away."""
         await self.begin()
+        for error in await self.follow(forwarded.attached):
+            logger.error("an adapter that the other replicas have is missing here: %s", error)
         exchange = _Exchange(forwarded)
         task = asyncio.create_task(exchange.run(self.application))
         try:
@@ -77,12 +105,43 @@ class Replica:
         name = serve.get_replica_context().replica_id.unique_id
         return name, self.metrics.text().decode()
 
-    async def begin(self) -> None:
-        """Start the engine threads, on the loop that requests come by."""
+    async def begin(self) -> list[str]:
+        """Start the engine threads, on the loop that requests come by; the adapters' names."""
         for name, model in self._loaded.items():
             self.registry.add(name, model)
+        if self._loaded:
+            served = self.registry.served.values()
+            self._attached = {one.name: None for one in served if one.parent is not None}
         self._loaded = {}
         self.registry.ready = True
+        return list(self._attached)
+
+    async def follow(self, wanted: Attached) -> list[ApiError]:
+        """Serve these adapters and no others; what is wrong with those that cannot be loaded."""
+        if wanted.number <= self._number:
+            return []  # whoever knows no newer list need not wait for what is being loaded
+        async with self._following:
+            if wanted.number <= self._number:
+                return []
+            await self.begin()
+            errors = await self._attach_all(wanted.adapters)
+            self._number = wanted.number
+            return errors
+
+    async def _attach_all(self, wanted: Mapping[str, LoadAdapterRequest | None]) -> list[ApiError]:
+        errors = []
+        for name in [*self._attached]:
+            if name not in wanted or wanted[name] != self._attached[name]:
+                await self.registry.remove(name, self.unload_seconds)
+                del self._attached[name]
+        for name, body in wanted.items():
+            if body is not None and name not in self._attached:
+                try:
+                    await attach(self.registry, self.opening, body)
+                    self._attached[name] = body
+                except ApiError as error:
+                    errors.append(error)
+        return errors
 
 
 class _Exchange:
@@ -93,7 +152,8 @@ class _Exchange:
         self._body: bytes | None = forwarded.body
         self._out: asyncio.Queue[Piece | None] = asyncio.Queue()
         self._account = _ReportedAccount(self._out, forwarded.key)
-        state = {**forwarded.scope["state"], "account": self._account}
+        responses = _ReportedResponses(self._out, forwarded.earlier)
+        state = {**forwarded.scope["state"], "account": self._account, "responses": responses}
         self._scope = {**forwarded.scope, "type": "http", "state": state}
 
     async def run(self, application: Any) -> None:
@@ -141,3 +201,20 @@ class _ReportedAccount(Account):
         new = self.completion_tokens - self._reported
         self._reported = self.completion_tokens
         return new
+
+
+class _ReportedResponses(ResponseStore):
+    """Keeps no response: whoever asked sends the earlier one along, and gets the new one."""
+
+    def __init__(self, out: asyncio.Queue[Piece | None], earlier: Stored | None) -> None:
+        super().__init__()
+        self._out, self._earlier = out, earlier
+        self._loop = asyncio.get_running_loop()
+
+    def get(self, owner: str, name: str) -> Stored | None:
+        """The earlier response, which was looked up under its owner and its name."""
+        return self._earlier
+
+    def put(self, owner: str, stored: Stored) -> None:
+        """Give it to whoever asked; called in a thread."""
+        self._loop.call_soon_threadsafe(self._out.put_nowait, Piece(stored=stored))

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from limner.serving.errors import ApiError, wrong_body
+from limner.serving.registry import Registry
 from limner.serving.requests import Body
-from limner.serving.served import Registry
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 

@@ -314,5 +314,6 @@ def _unknown(name: str, param: str | None) -> ApiError:
 
 
 def _store(request: Request) -> ResponseStore:
-    found: ResponseStore = request.app.state.responses
+    """Where responses are kept; a request that was forwarded to a replica brings its own."""
+    found: ResponseStore = getattr(request.state, "responses", request.app.state.responses)
     return found

@@ -20,9 +20,9 @@ from limner.serving.guard import Guard, is_loopback
 from limner.serving.keys import KeyStore
 from limner.serving.metrics import Metrics
 from limner.serving.opening import Loaded, Opening
+from limner.serving.registry import Registry
 from limner.serving.request_log import RequestLog
 from limner.serving.response_store import ResponseStore
-from limner.serving.served import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +174,8 @@ class Server:
     async def _open_models(self) -> None:
         """Load what requests are answered with."""
         for name, load in self.loading.models.items():
+            if self.uvicorn.should_exit:
+                return
             self.registry.add(name, await asyncio.to_thread(load))
 
     async def _stop(self) -> None:
@@ -186,6 +188,8 @@ class Server:
         except Exception as error:  # raised again by `run`, when the server is down
             self.failure, self.uvicorn.should_exit = error, True
             return
+        if self.uvicorn.should_exit:
+            return  # told to stop meanwhile
         self.registry.ready = True
         self._announce(self.address)
 

@@ -85,6 +85,8 @@ class Turn:
         """The parts as they come. Raises ApiError if the answer cannot go on."""
         try:
             async for index, event in self._answers:
+                if event.finish_reason == "cancelled":
+                    raise ApiError(499, "the client went away")  # half an answer is none
                 if event.token is not None:
                     self.tokens += 1
                     self.written += (event.token,)

@@ -158,9 +158,6 @@ def test_the_network_needs_keys(refused, tiny):
 def test_settings_of_a_cluster_need_one(refused, tiny):
     assert "replicas is for a cluster: give --cluster too" in refused("serve", tiny, "replicas=3")
     assert "replica_gpus is for" in refused("serve", tiny, "replica_gpus=1")
-    assert "loads nothing while it runs" in refused(
-        "serve", tiny, "--cluster", "model_folders=[models]"
-    )
 
 
 def test_a_cluster_without_ray_says_how_to_get_it(refused, tiny, monkeypatch):

@@ -14,6 +14,7 @@ from limner.serving.keys import KeyStore
 from limner.serving.response_store import ResponseStore
 from limner.serving.server import Loading, Server, Serving
 from tests.docs.tiny_model import write_tiny_model
+from tests.peft.adapters import write_random_adapter
 
 
 @contextmanager
@@ -42,6 +43,15 @@ def tiny(tmp_path_factory):
 def alone(tiny):
     """The same model in this process, to compare with."""
     return limner.load(tiny, context=512)
+
+
+@pytest.fixture(scope="session")
+def folders(tiny, tmp_path_factory):
+    """Three adapters of the tiny model."""
+    folder, model = tmp_path_factory.mktemp("adapters"), limner.load(tiny)
+    for seed, name in enumerate(("poet", "clerk", "late"), 1):
+        write_random_adapter(model, folder / name, seed)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,19 +10,9 @@ import limner
 from limner.serving.keys import KeyStore, Rights
 from limner.serving.opening import Opening
 from limner.serving.server import Loading, Server, Serving
-from tests.peft.adapters import write_random_adapter
 from tests.serving.conftest import ask, running
 
 ASKED = {"prompt": "the quick", "max_tokens": 12, "temperature": 0.8, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def folders(tiny, tmp_path_factory):
-    """Three adapters of the tiny model."""
-    folder, model = tmp_path_factory.mktemp("adapters"), limner.load(tiny)
-    for seed, name in enumerate(("poet", "clerk", "late"), 1):
-        write_random_adapter(model, folder / name, seed)
-    return folder
 
 
 @pytest.fixture

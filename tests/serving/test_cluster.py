@@ -1,22 +1,37 @@
 """Two replicas behind one address, in a Ray cluster on this machine."""
 
+import asyncio
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from functools import partial
+from pathlib import Path
 
 import openai
 import pytest
 
-import limner
+from limner import LanguageModel
+from limner.commands import serve
 from limner.nn.paged import PAGE_SIZE
+from limner.serving.administration import LoadAdapterRequest
+from limner.serving.application import Limits
 from limner.serving.keys import KeyStore, Rights
+from limner.serving.opening import Opening
+from limner.serving.response_store import ResponseStore, Stored
 from limner.serving.server import Loading, Serving
 from tests.serving.conftest import ask
+from tests.serving.test_adapters import expected, text_of
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'limner[cluster]'")
 
-from limner.serving.cluster import ClusterServer, Placement, beginning, merged, shares
+from limner.serving.cluster import ClusterServer, Placement, shares
+from limner.serving.cluster_measurements import merged
+from limner.serving.cluster_replica import Attached, Replica
+from limner.serving.cluster_requests import beginning
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own, about its use of pydantic
@@ -37,13 +52,23 @@ def keys(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cluster(tiny, keys, tmp_path_factory):
+def loading(tiny, folders):
+    """A model with two adapters."""
+    opening = Opening(context=512, folders=(folders,))
+    adapters = {name: folders / name for name in ("poet", "clerk")}
+    load = partial(serve.load, opening, str(tiny), as_embedder=False, adapters=adapters)
+    return Loading({"tiny": load}, opening)
+
+
+@pytest.fixture(scope="module")
+def cluster(loading, keys, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIMNER_DATA", str(tmp_path_factory.mktemp("data")))
         keys.create("free")
-        loading = Loading({"tiny": partial(limner.load, tiny, context=512)})
+        responses = ResponseStore(tmp_path_factory.mktemp("front") / "responses.sqlite")
         serving = Serving(port=0, require_keys=True)
-        server = ClusterServer(loading, serving, keys, Placement(replicas=2, cpus=0.5))
+        placement = Placement(replicas=2, cpus=0.5)
+        server = ClusterServer(loading, serving, keys, responses, placement)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.registry.ready:
@@ -60,6 +85,18 @@ def client(cluster, keys):
     key = keys.create("client")
     with openai.OpenAI(base_url=f"{cluster.address}/v1", api_key=key, max_retries=0) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def change(cluster, keys):
+    """Load or unload an adapter: `change("load", lora_name="late", ...)`."""
+    key = keys.create("boss", Rights(admin=True))
+
+    def sent(verb, **body):
+        path = f"/v1/{verb}_lora_adapter"
+        return ask(cluster, "POST", path, body, authorization=f"Bearer {key}")
+
+    return sent
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +125,6 @@ class TestTwoReplicas:
         question = [{"role": "user", "content": "fox"}]
         reply = client.chat.completions.create(model="tiny", messages=question, **options)
         assert reply.choices[0].message.content == alone.chat(question, **options).text
-        assert [model.id for model in client.models.list()] == ["tiny"]
         vectors = client.embeddings.create(model="tiny", input=["a", "fox"])
         assert len(vectors.data) == 2
 
@@ -111,7 +147,7 @@ class TestTwoReplicas:
             if all(line.endswith(" 0.0") for line in running):
                 break
             time.sleep(0.05)
-        assert len(running) == 2
+        assert len(running) == 2 * 3
         assert all(line.endswith(" 0.0") for line in running)
 
     def test_keys_and_their_limits_are_those_of_one_server(self, cluster, client, keys):
@@ -125,21 +161,144 @@ class TestTwoReplicas:
         assert replies[-1].headers["retry-after"]
 
     def test_what_would_differ_between_replicas_is_refused(self, client):
-        for path in ("/models/load", "/load_lora_adapter", "/unload_lora_adapter"):
-            with pytest.raises(openai.BadRequestError, match="start it anew"):
-                client.post(path, body={"model": "x"}, cast_to=object)
+        with pytest.raises(openai.BadRequestError, match="start it anew"):
+            client.post("/models/load", body={"model": "x"}, cast_to=object)
         with pytest.raises(openai.BadRequestError, match="512"):
             client.completions.create(model="tiny", prompt=[5] * 600)
-        with pytest.raises(openai.NotFoundError, match="this server has tiny"):
+        with pytest.raises(openai.NotFoundError, match="this server has tiny, poet, clerk"):
             client.completions.create(model="none", prompt="a")
+
+    def test_each_replica_answers_with_each_adapter(self, client, tiny, folders):
+        listed = {model.id: model.parent for model in client.models.list()}
+        assert listed == {"tiny": None, "poet": "tiny", "clerk": "tiny"}
+        for name in listed:
+            known = expected(tiny, folders, name)
+            assert [text_of(client, name) for _ in range(4)] == [known] * 4
+
+    def test_adapters_come_to_all_replicas_and_go(self, client, change, keys, tiny, folders):
+        folder = str(folders / "late")
+        loaded = change("load", lora_name="late", lora_path=folder)
+        assert (loaded.status, loaded.json["parent"]) == (200, "tiny")
+        assert change("load", lora_name="late", lora_path=folder).status == 409
+        known = expected(tiny, folders, "late")
+        assert [text_of(client, "late") for _ in range(6)] == [known] * 6
+        gone = change("unload", lora_name="late")
+        assert gone.json == {"id": "late", "object": "model", "deleted": True}
+        for _ in range(6):
+            with pytest.raises(openai.NotFoundError):
+                text_of(client, "late")
+        assert text_of(client, "poet") == expected(tiny, folders, "poet")
+
+    def test_an_adapter_that_no_replica_can_load_changes_nothing(self, client, change, folders):
+        wrong = change("load", lora_name="x", lora_path=str(folders / "none"))
+        assert (wrong.status, "no adapter at" in wrong.error["message"]) == (400, True)
+        assert "model_folders" in change("load", lora_name="x", lora_path="/etc").error["message"]
+        taken = change("load", lora_name="tiny", lora_path=str(folders / "late"))
+        assert taken.status == 409
+        assert change("unload", lora_name="tiny").error["message"] == "'tiny' is no adapter"
+        assert change("unload", lora_name="none").status == 404
+        with pytest.raises(openai.PermissionDeniedError):
+            client.post("/unload_lora_adapter", body={"lora_name": "poet"}, cast_to=object)
+        assert [model.id for model in client.models.list()] == ["tiny", "poet", "clerk"]
+
+    def test_stored_responses_are_found_whichever_replica_answers(self, cluster, client, keys):
+        first = client.responses.create(model="tiny", input="the quick", max_output_tokens=4)
+        asked = {"model": "tiny", "input": "fox", "max_output_tokens": 4, "temperature": 0}
+        follow = [client.responses.create(previous_response_id=first.id, **asked) for _ in range(6)]
+        assert len({(one.output_text, one.usage.input_tokens) for one in follow}) == 1
+        assert follow[0].usage.input_tokens > first.usage.total_tokens
+        stream = client.responses.create(previous_response_id=follow[0].id, stream=True, **asked)
+        last = list(stream)[-1].response
+        assert client.responses.retrieve(last.id).output_text == last.output_text
+        assert len(client.responses.input_items.list(last.id).data) == 5
+        key = keys.create("stranger")
+        body = asked | {"previous_response_id": first.id}
+        refused = ask(cluster, "POST", "/v1/responses", body, authorization=f"Bearer {key}")
+        assert refused.error["code"] == "previous_response_not_found"
+        client.responses.delete(last.id)
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve(last.id)
+
+    def test_told_to_stop_while_replicas_load_it_ends_with_success(self, cluster, tiny, tmp_path):
+        import ray
+        from ray import serve as ray_serve
+
+        environment = os.environ | {
+            "RAY_ADDRESS": ray.get_runtime_context().gcs_address, "LIMNER_DATA": str(tmp_path),
+        }  # fmt: skip
+        words = ["serve", str(tiny), "--cluster", "port=0", "replica_cpus=0.25"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "limner", *words],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        while len(ray_serve.status().applications) < 2:
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+        assert "SIGTERM" not in said
+        assert "ready" not in said
+        assert list(ray_serve.status().applications) == [cluster.name]
+
+
+def test_a_replica_that_comes_late_serves_the_same_adapters(loading, folders, tiny):
+    late = LoadAdapterRequest(lora_name="late", lora_path=str(folders / "late"))
+    other = LoadAdapterRequest(lora_name="poet", lora_path=str(folders / "late"))
+    none = LoadAdapterRequest(lora_name="none", lora_path=str(folders / "none"))
+
+    async def follow():
+        replica = Replica(loading, Limits())
+        served = replica.registry.served
+        assert await replica.begin() == ["poet", "clerk"]
+        before = served["clerk"]
+        assert await replica.follow(Attached({"clerk": None, "late": late}, 3)) == []
+        assert list(served) == ["tiny", "clerk", "late"]
+        assert await replica.follow(Attached({"poet": None}, 2)) == []  # older
+        assert list(served) == ["tiny", "clerk", "late"]
+        wanted = {"clerk": None, "poet": other, "none": none}
+        (error,) = await replica.follow(Attached(wanted, 4))
+        assert (error.status, error.param) == (400, "lora_path")
+        assert list(served) == ["tiny", "clerk", "poet"]
+        assert served["clerk"] is before
+        await replica.registry.stop()
+
+    asyncio.run(follow())
+
+
+def test_paths_lead_to_the_same_files_from_wherever_replicas_work(tiny, folders, monkeypatch):
+    monkeypatch.chdir(tiny.parent)
+    settings = serve.Command(
+        cluster=True,
+        model=("small=tiny.gguf",),
+        adapter=(f"poet={os.path.relpath(folders / 'poet')}",),
+        model_folders=(Path("."),),
+    )
+    loading = serve.make_server(settings).loading
+    monkeypatch.chdir("/")
+    model = loading.models["small"]()
+    assert isinstance(model, LanguageModel)
+    assert list(model.adapters) == ["poet"]
+    loading.opening.check_adapter(str(tiny.parent / "late"))
 
 
 def test_requests_begin_as_their_prompts_do():
-    first = b'{"model": "m", "temperature": 1, "messages": [{"role": "user", "content": "a b"}]}'
-    other = b'{"messages": [{"role": "user", "content": "a b"}], "model": "m", "stream": true}'
+    first = {"model": "m", "temperature": 1, "messages": [{"role": "user", "content": "a b"}]}
+    other = {"messages": [{"role": "user", "content": "a b"}], "model": "m", "stream": True}
     assert beginning(first) == beginning(other) == "m\nuser\na b"
-    assert beginning(b'{"model": "m", "prompt": [5, 6]}') == "m\n5\n6"
-    assert beginning(b"no JSON") == beginning(b"[1]") == beginning(b"[" * 10_000) == ""
+    assert beginning({"model": "m", "prompt": [5, 6]}) == "m\n5\n6"
+    assert beginning({}) == ""
+
+
+def test_what_follows_a_stored_response_begins_as_that_did():
+    said = {"type": "output_text", "text": "answer", "annotations": [], "logprobs": []}
+    answer = {"id": "msg_1", "type": "message", "role": "assistant", "content": [said]}
+    first = Stored({"output": [answer]}, [{"type": "message", "role": "user", "content": "a b"}])
+    begun = beginning({"model": "m", "input": "a b"})
+    follows = beginning({"model": "m", "input": "and then"}, first)
+    assert follows == f"{begun}\nanswer\nand then"
 
 
 def test_the_longest_known_beginning_says_who_read_it():

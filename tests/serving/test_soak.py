@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 
+import pytest
+
 from tests.serving.conftest import ask
 
 BODY = {"model": "tiny", "max_tokens": 24, "ignore_eos": True, "temperature": 1}
@@ -53,3 +55,53 @@ def test_clients_killed_at_random_leave_nothing_taken_and_disturb_nobody(server,
     for number, texts in got.items():
         assert texts == [expected[number]["choices"][0]["text"]] * 2
     idle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+def test_a_client_that_leaves_before_the_first_token_is_no_failure(
+    server, idle, monkeypatch, caplog, path, stream
+):
+    thread = server.registry.served["tiny"].thread
+    run, cancel = thread.engine.runner.run, thread._cancel
+    held, gone = threading.Event(), threading.Event()
+
+    def slow(*work):
+        assert held.wait(20)
+        return run(*work)
+
+    def cancelled(answers):
+        cancel(answers)
+        gone.set()
+
+    def ended():
+        line = f'path="{path}",status="{200 if stream else 499}"}}'
+        lines = ask(server, "GET", "/metrics").body.decode().splitlines()
+        return [one for one in lines if one.startswith("limner_requests_total") and line in one]
+
+    before = ended()
+    monkeypatch.setattr(thread.engine.runner, "run", slow)
+    first = threading.Thread(target=ask, args=(server, "POST", "/v1/completions", question(1)))
+    first.start()
+    while not thread.running:
+        pass
+    monkeypatch.setattr(thread, "_cancel", cancelled)
+    said = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 9}
+    body = said if path == "/v1/messages" else {"input": "a"}
+    content = json.dumps(body | {"model": "tiny", "stream": stream}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as made:
+        made.sendall(head.encode() + f"Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        while thread.unfinished < 2:
+            pass
+    assert gone.wait(20)
+    held.set()
+    first.join()
+    idle()
+    for _ in range(100):
+        if ended() != before:
+            break
+        time.sleep(0.02)
+    assert ended() != before
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
