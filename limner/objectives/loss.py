@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from limner.data.batches import Batch
+
+#: From a process' rows (b, ...) to those of all (B, ...), and the place of its first among them.
+Gather = Callable[[Tensor], tuple[Tensor, int]]
 
 
 class Sum(NamedTuple):
@@ -77,4 +80,13 @@ class Objective(Protocol):
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The loss of `network` on `batch`."""
+        ...
+
+
+@runtime_checkable
+class Comparing(Objective, Protocol):
+    """One whose rows look at one another, also at those that another process computes."""
+
+    def shared_loss(self, network: nn.Module, batch: Batch, gather: Gather) -> Loss:
+        """What this process' rows add to the loss of all; `gather` passes gradients back."""
         ...

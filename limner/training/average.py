@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from limner.training.sharing import like, settle
+from limner.training.sharing import like
 
 
 class WeightAverage:
@@ -46,7 +46,6 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        settle(self.network)
         for name, parameter in self.network.named_parameters():
             own = parameter.clone()
             parameter.copy_(self.tensors[name])

@@ -1,4 +1,4 @@
-"""One run in several processes (torchrun): who computes what, and how it comes together.
+"""One run in several processes (torchrun, Ray Train): who computes what, and how it comes together.
 
 All processes read the same rows and make the same decisions; what differs is said here alone.
 """
@@ -18,16 +18,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from limner.checkpoints.disk import staging_folder
 from limner.config import Settings
 from limner.data.batches import Batch
 from limner.models.network import Network
-from limner.objectives.loss import Loss, Objective, Sum
-from limner.training.sharing import full, settle, shard, split_layers, uses_all
+from limner.objectives.loss import Comparing, Loss, Objective, Sum
+from limner.training.sharing import full, gather, shard, split_layers, uses_all
 
 UNFINISHED = ".unfinished"
+DIED = (
+    "another process of this run has died: all but the steps since the last checkpoint is kept, "
+    "and the same command goes on from there"
+)
 Kind = Literal["ddp", "fsdp", "tensor"]
 
 
@@ -41,15 +46,22 @@ class ParallelSettings(Settings):
 
 
 class Lesson(nn.Module):
-    """The loss as a module's output, which is what DDP watches."""
+    """The loss as a module's output, which is what DDP and FSDP2 watch."""
 
-    def __init__(self, network: Network, objective: Objective) -> None:
+    def __init__(self, network: Network, objective: Objective, ranks: Ranks) -> None:
         super().__init__()
-        self.network, self.objective = network, objective
+        self.network, self.objective, self.ranks = network, objective, ranks
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Loss]:
-        """The sum to differentiate, by itself and with all that belongs to it."""
-        loss = self.objective.loss(self.network, batch)
+    def forward(self, batch: Batch, whole: bool = False) -> tuple[Tensor, Loss]:
+        """The sum to differentiate, by itself and with all that belongs to it.
+
+        A batch is this process' share of one unless it is `whole`.
+        """
+        objective = self.objective
+        if self.ranks.sharing_rows and not whole and isinstance(objective, Comparing):
+            loss = objective.shared_loss(self.network, batch, self.ranks.gather)
+        else:
+            loss = objective.loss(self.network, batch)
         return loss.total, loss
 
 
@@ -78,21 +90,18 @@ class Ranks:
 
     # Before the run
 
-    def spread(self, network: Network, objective: Objective) -> nn.Module:
-        """Share out the network; what turns a batch into a loss. Weights are equal everywhere."""
-        lesson = Lesson(network, objective)
+    def spread(self, lesson: Lesson) -> nn.Module:
+        """Share out the networks of a lesson, whose weights are equal everywhere; what to learn by.
+
+        Raises ValueError if they cannot be shared so.
+        """
         if self.size == 1:
             return lesson
         if self.kind == "ddp":
-            some = not uses_all(network)
+            some = not uses_all(lesson.network)
             return DistributedDataParallel(lesson, find_unused_parameters=some)
-        if isinstance(objective, nn.Module):
-            raise ValueError(
-                f"parallel.kind={self.kind} cannot share out an objective that has parameters: "
-                "use parallel.kind=ddp"
-            )
-        mesh = init_device_mesh(network.device.type, (self.size,))
-        (shard if self.kind == "fsdp" else split_layers)(network, mesh)
+        mesh = init_device_mesh(lesson.network.device.type, (self.size,))
+        (shard if self.kind == "fsdp" else split_layers)(lesson, mesh)
         return lesson
 
     def require_fit(self, rows: int, optimizer: str) -> None:
@@ -120,9 +129,21 @@ class Ranks:
         """Gradients are added up over the processes in the last micro-batch only."""
         if isinstance(learner, DistributedDataParallel) and not last:
             return learner.no_sync()
-        if isinstance(learner, Lesson) and isinstance(learner.network, FSDPModule):
-            learner.network.set_requires_gradient_sync(last)
+        if isinstance(learner, FSDPModule):
+            learner.set_requires_gradient_sync(last)
         return nullcontext()
+
+    def gather(self, rows: Tensor) -> tuple[Tensor, int]:
+        """The rows of all processes, differentiably, and the place of the first of these."""
+        return gather(rows), self.number * len(rows)
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up over the processes the gradients that FSDP2 leaves: those of single numbers."""
+        if self.size == 1 or self.kind != "fsdp":
+            return
+        for parameter in parameters:
+            if parameter.grad is not None and not isinstance(parameter, DTensor):
+                dist.all_reduce(parameter.grad)
 
     def gradient_weight(self, weight: Tensor) -> Tensor:
         """What to divide gradients by for a mean: DDP has divided them by the processes."""
@@ -192,7 +213,6 @@ class Ranks:
         """The network with all of its weights, on the first process; elsewhere without contents."""
         if not self.sharing_weights:
             return network
-        settle(network)
         tensors = {name: full(tensor) for name, tensor in network.named_parameters()}
         tensors |= dict(network.named_buffers())
         copy = network.config.build()
@@ -206,7 +226,7 @@ class Ranks:
 
 @contextmanager
 def joined(settings: ParallelSettings, device: torch.device) -> Iterator[Ranks]:
-    """The processes that torchrun started together, for as long as the context lasts.
+    """The processes that torchrun or Ray started together, for as long as the context lasts.
 
     Raises ConnectionError if one of them dies.
     """
@@ -215,18 +235,18 @@ def joined(settings: ParallelSettings, device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    connected = dist.is_initialized()  # by Ray Train, which also ends it
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if not connected:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         yield Ranks(settings.kind, dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
         if not lost(error):
             raise
-        raise ConnectionError(
-            "another process of this run has died: all but the steps since the last checkpoint is "
-            "kept, and the same command goes on from there"
-        ) from error
+        raise ConnectionError(DIED) from error
     else:
-        dist.destroy_process_group()
+        if not connected:
+            dist.destroy_process_group()
 
 
 def lost(error: RuntimeError) -> bool:

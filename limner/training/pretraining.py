@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from limner.tokenizers import Tokenizer, load_tokenizer
 from limner.training.dial import Derived, derive
 from limner.training.events import Listener
 from limner.training.goals import Goal, make_objective, require_fit
-from limner.training.parallel import Ranks, local_device
+from limner.training.parallel import Ranks, joined, local_device
 from limner.training.settings import TrainingSettings
 from limner.training.trainer import Trainer
 
@@ -98,7 +99,7 @@ def assemble(
     length = row_length(settings, network)
     objective = make_objective(settings.objective, network, corpora.tokenizer, settings.seed)
     if isinstance(objective, ContrastivePairs):
-        require_pairs(settings, corpora, len(objective.images.paths), length, ranks or Ranks())
+        require_pairs(settings, corpora, len(objective.images.paths), length)
     _place(settings.device, network, objective)
     trainer = Trainer(
         network,
@@ -116,6 +117,21 @@ def assemble(
         ranks=ranks,
     )
     return trainer, derived
+
+
+@contextmanager
+def begun(settings: PretrainSettings, listener: Listener) -> Iterator[Trainer]:
+    """The trainer of a run as one of its processes has it, which are joined so long.
+
+    The listener is told what was derived from the depth, too, as the event "derived".
+
+    Raises what `assemble` and `joined` raise.
+    """
+    with joined(settings.parallel, run_device(settings.device)) as ranks:
+        trainer, derived = assemble(settings, (listener,), ranks)
+        if derived is not None and ranks.first:
+            listener({"event": "derived", "lines": list(derived.lines())})
+        yield trainer
 
 
 def open_corpora(settings: PretrainSettings) -> Corpora:
@@ -228,16 +244,14 @@ def row_length(settings: PretrainSettings, network: Network) -> int:
     return settings.length
 
 
-def require_pairs(
-    settings: PretrainSettings, corpora: Corpora, images: int, length: int, ranks: Ranks
-) -> None:
+def require_pairs(settings: PretrainSettings, corpora: Corpora, images: int, length: int) -> None:
     """ValueError if texts and images are not the same many, or could not be told apart."""
     if len(settings.folders) > 1 or settings.validation_data is not None:
         raise ValueError("objective.kind=contrastive knows images by one folder's texts: give one")
-    if settings.micro_rows is not None or ranks.sharing_rows:
+    if settings.micro_rows is not None:
         raise ValueError(
             "objective.kind=contrastive compares all rows of a step with one another, so they "
-            "cannot be computed apart: leave micro_rows out, and train in one process"
+            "cannot be computed apart: leave micro_rows out, and let more processes share them"
         )
     (whole,) = corpora.train
     if len(whole.ends) != images:

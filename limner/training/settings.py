@@ -28,7 +28,7 @@ class TrainingSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     """how the learning rate rises and falls"""
     parallel: ParallelSettings = ParallelSettings()
-    """how processes share the work, if torchrun started several"""
+    """how processes share the work, if torchrun or Ray started several"""
     clip: float | None = Field(default=1.0, gt=0)
     """the longest gradient; a longer one is scaled down; null: none is"""
     balance_speed: float = Field(default=0.001, ge=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,30 +36,34 @@ def uses_all(network: Network) -> bool:
     return plain and not idle_parameters(network)
 
 
-def blocks_of(network: Network) -> list[Block]:
-    """Every block, also those inside parts of a network."""
-    return [module for module in network.modules() if isinstance(module, Block)]
+def blocks_of(lesson: nn.Module) -> list[Block]:
+    """Every block, also those inside parts of networks."""
+    return [module for module in lesson.modules() if isinstance(module, Block)]
 
 
-def shard(network: Network, mesh: DeviceMesh) -> None:
-    """A share of every weight for each process, gathered a block at a time (FSDP2)."""
-    for block in blocks_of(network):
-        fully_shard(block, mesh=mesh)
-    # What the network itself holds, such as its head, is used after its forward pass too.
-    fully_shard(network, mesh=mesh, reshard_after_forward=False)
-    for module in network.modules():
+def shard(lesson: nn.Module, mesh: DeviceMesh) -> None:
+    """A share of every weight for each process, gathered a block at a time (FSDP2).
+
+    Single numbers stay whole everywhere. What belongs to no block is gathered for all of `lesson`,
+    so two networks in it may share it.
+    """
+    single = {parameter for parameter in lesson.parameters() if parameter.ndim == 0}
+    for block in blocks_of(lesson):
+        fully_shard(block, mesh=mesh, ignored_params=single)
+    fully_shard(lesson, mesh=mesh, reshard_after_forward=False, ignored_params=single)
+    for module in lesson.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # sums: the trainer divides once
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
 
 
-def split_layers(network: Network, mesh: DeviceMesh) -> None:
+def split_layers(lesson: nn.Module, mesh: DeviceMesh) -> None:
     """A share of every block's heads and inner width for each process.
 
-    Raises ValueError if the network has other layers than attention and feed-forward, or their
-    sizes do not divide.
+    Raises ValueError if there are other layers than attention and feed-forward, or their sizes do
+    not divide.
     """
-    for block in blocks_of(network):
+    for block in blocks_of(lesson):
         for part in (block.mixer, block.feedforward):
             require_divisible(part, mesh.size())
             assert part is not None
@@ -97,9 +102,9 @@ def shares_of(part: nn.Module | None) -> tuple[int, ...]:
     )
 
 
-def settle(network: nn.Module) -> None:
+def settle(lesson: nn.Module) -> None:
     """Give back what was gathered for a forward pass that no backward pass followed."""
-    for module in network.modules():
+    for module in lesson.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
@@ -110,6 +115,11 @@ def settle(network: nn.Module) -> None:
 def local(tensor: Tensor) -> Tensor:
     """This process' share."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def cut(tensor: Tensor) -> bool:
+    """Whether each process has another part; biases behind a sum over processes are whole."""
+    return isinstance(tensor, DTensor) and any(place.is_shard() for place in tensor.placements)
 
 
 def full(tensor: Tensor) -> Tensor:
@@ -124,10 +134,32 @@ def like(tensor: Tensor, own: Tensor) -> Tensor:
     return distribute_tensor(tensor, own.device_mesh, own.placements)
 
 
+def gather(rows: Tensor) -> Tensor:
+    """The rows (B, ...) of all processes, of which each has as many (b, ...); differentiable."""
+    gathered: Tensor = _Gathering.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Gathering(torch.autograd.Function):
+    """Rows go to all processes, and the gradients that all have of them come back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        whole = upstream[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(whole)
+        return whole.chunk(dist.get_world_size())[dist.get_rank()]
+
+
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """The length of all of them as one vector, those shared out counted whole, a scalar."""
-    shared = [local(tensor) for tensor in tensors if isinstance(tensor, DTensor)]
-    plain = [tensor for tensor in tensors if not isinstance(tensor, DTensor)]
+    shared = [local(tensor) for tensor in tensors if cut(tensor)]
+    plain = [local(tensor) for tensor in tensors if not cut(tensor)]
     if not shared:
         return _squares(plain).sqrt()
     squares = _squares(shared)

@@ -29,7 +29,7 @@ from limner.training.curves import CURVES, draw_curves
 from limner.training.events import LOG, EventLog, Listener
 from limner.training.interruption import only_run, stopping_on_signals
 from limner.training.optimizers import Optimizers
-from limner.training.parallel import Ranks
+from limner.training.parallel import Lesson, Ranks
 from limner.training.recompute import recomputing
 from limner.training.resuming import Standing, restore, take_snapshot, weights_of
 from limner.training.samples import check_samples, write_samples
@@ -86,7 +86,8 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.ranks = ranks or Ranks()
         self.ranks.require_fit(settings.rows, settings.optimizer.kind)
-        self.learner = self.ranks.spread(network, objective)
+        self.lesson = Lesson(network, objective, self.ranks)
+        self.learner = self.ranks.spread(self.lesson)
         self.optimizers = Optimizers(self.trained, settings.optimizer)
         self.average = WeightAverage(network, settings.average) if settings.average else None
         self.balancer = Balancer(network, settings.balance_speed)
@@ -167,6 +168,7 @@ class Trainer:
 
         A step that is not finite leaves the parameters and what the optimizer keeps as they were.
         """
+        self.ranks.add_gradients(self.optimizers.parameters)
         weight = self.ranks.gradient_weight(total.weight)
         norm = self.optimizers.divide_gradients(weight, self.settings.clip or math.inf)
         if bool((norm + total.total).isfinite()):
@@ -188,10 +190,11 @@ class Trainer:
         assert self.validation is not None
         with self._precision(), self._averaged():
             losses = (
-                self.objective.loss(self.network, batch.to(self.device)).detach() * share
+                self.lesson(batch.to(self.device), whole=True)[1].detach() * share
                 for batch, share in self.ranks.portion(self.validation())
             )
             means = self.ranks.add(add(losses)).means()
+            settle(self.lesson)
         if self.bytes_per_token is not None:
             means["bits_per_byte"] = means["loss"] / math.log(2) / self.bytes_per_token
         return means
@@ -201,7 +204,6 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint now."""
         started = time.perf_counter()
-        settle(self.network)
         snapshot, step = take_snapshot(self), self.standing.step
         save_snapshot(self._checkpoints, step, snapshot, self.settings.keep, self.ranks)
         self._saved_at = time.perf_counter()

@@ -52,6 +52,7 @@ def test_data_info_checks_the_shards(limner, refused, data):
         (["data", "prepare", "topics", "--tokenizer", "TINY"], "folder: missing"),
         (["pretrain", "nowhere", "out", "depth=1"], "no tokenizer at nowhere"),
         (["pretrain", "nowhere"], "folder: missing"),
+        (["pretrain", "nowhere", "out", "workers=3"], "workers is for a cluster: give --cluster"),
         (["pretrain", "nowhere", "out", "optimizer.rat=1"], "did you mean 'rate'?"),
     ],
 )

@@ -81,8 +81,8 @@ def tokenizer() -> Tokenizer:
 
 def settings(file: Path, tokens: Path, folder: Path, **changes) -> PretrainSettings:
     values = {"data": str(tokens), "folder": str(folder), "model": FIELDS, "rows": 18}
-    values |= {"steps": 200, "length": 6, "validation": 0.2, "measure_peak": False}
-    values |= {"optimizer": {"rate": 3e-3}, "deviation": 0.1, "validate_every": 200}
+    values |= {"steps": 300, "length": 6, "validation": 0.2, "measure_peak": False}
+    values |= {"optimizer": {"rate": 3e-3}, "deviation": 0.1, "validate_every": 300}
     values |= {"objective": {"kind": "contrastive", "images": str(file)}}
     return read_settings(PretrainSettings, None, (), **(values | changes))
 

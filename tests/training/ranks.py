@@ -1,6 +1,7 @@
 """What each process of the distributed tests does: some runs, one after another.
 
-Called by torchrun with JSON: a list of [folder, options of the run].
+Called by torchrun with JSON: a list of [folder, options of the run]. With the option "command" the
+run is one of `limner pretrain` with these settings.
 """
 
 import json
@@ -11,26 +12,33 @@ from pathlib import Path
 
 import torch
 
+from limner.config import read_settings
 from limner.training.parallel import ParallelSettings, joined
+from limner.training.pretraining import PretrainSettings, assemble
 from tests.training.runs import FIELDS, trainer, validation
 
 #: Heads that two processes can share.
 SHARED = FIELDS | {"num_key_value_heads": 2}
 
 
-def run(ranks, folder, kind="ddp", stop_at=None, die_at=None, **options):
+def run(ranks, folder, kind="ddp", stop_at=None, die_at=None, command=None, **options):
     def interrupt(event):
         if event["event"] == "step" and event["step"] == stop_at:
             trained.stopping = True
 
-    trained = trainer(
-        Path(folder),
-        fields=SHARED,
-        validation=validation,
-        listeners=(interrupt,),
-        ranks=replace(ranks, kind=kind),
-        **options,
-    )
+    ranks, listeners = replace(ranks, kind=kind), (interrupt,)
+    if command is not None:
+        settings = read_settings(PretrainSettings, None, (), folder=folder, **command)
+        trained, _ = assemble(settings, listeners, ranks)
+    else:
+        trained = trainer(
+            Path(folder),
+            fields=SHARED,
+            validation=validation,
+            listeners=listeners,
+            ranks=ranks,
+            **options,
+        )
     take = trained.step
 
     def step_or_die():
