@@ -7,7 +7,7 @@ from torch import nn
 
 from limner.data.batches import Batch
 from limner.data.corpus import Integers
-from limner.data.noise import choose_spans, corrupt_spans
+from limner.data.noise import Random, Span, choose_spans, corrupt_spans
 from limner.objectives.loss import Loss
 from limner.objectives.sequence_to_sequence import Text, texts, translation_loss
 from limner.objectives.vocabulary import sentinels, special_tokens
@@ -34,7 +34,20 @@ class SpanCorruption:
     def corrupt(self, text: Text) -> tuple[Integers, Integers]:
         """The source and the target of a text, both ended as the text is."""
         random = numpy.random.default_rng(text.seed)
-        spans = choose_spans(len(text.body), random, self.share, self.mean_length)
+        chosen = choose_spans(len(text.body), random, self.share, self.mean_length)
+        spans = move_spans(chosen, random)
         source, target = corrupt_spans(text.body, spans, self.sentinels)
         framed = numpy.concatenate([text.before, source, text.after])
         return framed, numpy.concatenate([target, text.after])
+
+
+def move_spans(spans: list[Span], random: Random) -> list[Span]:
+    """Spans moved together towards the start of the text, anything from not at all to all the way.
+
+    As T5 chooses them the last always ends the text, and a short text, which has but one, would
+    never lose anything else. T5's own remedy, `random_roll`, can also cut a span in two.
+    """
+    if not spans:
+        return spans
+    step = int(random.integers(spans[0][0] + 1))
+    return [(start - step, end - step) for start, end in spans]

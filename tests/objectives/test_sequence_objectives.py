@@ -6,7 +6,7 @@ from tokenizers import AddedToken
 
 from limner.data.noise import restore_spans
 from limner.objectives.denoising import Denoising
-from limner.objectives.sequence_to_sequence import texts
+from limner.objectives.sequence_to_sequence import Text, texts
 from limner.objectives.span_corruption import SpanCorruption
 from limner.objectives.vocabulary import SENTINEL, sentence_ends
 from limner.tokenizers import Tokenizer
@@ -58,6 +58,18 @@ def test_spans_and_source_together_are_the_text(tokenizer, batch):
         numpy.testing.assert_array_equal(restored, whole)
         closing = len(target) - len(text.after) - 1
         assert target[closing] in objective.sentinels
+
+
+def test_the_one_span_of_a_short_text_is_lost_anywhere_in_it(tokenizer):
+    objective = SpanCorruption(tokenizer, mean_length=1.0)
+    nothing = numpy.zeros(0, numpy.int64)
+    body = numpy.arange(100, 106)
+    places = []
+    for seed in range(120):
+        source, _ = objective.corrupt(Text(nothing, body, nothing, seed))
+        places.append(source.tolist().index(objective.sentinels[0]))
+    # Each of the six places is hit 20 times on average, give or take 4.
+    assert min(places.count(place) for place in range(6)) > 5
 
 
 def test_text_is_framed_by_its_special_tokens(tokenizer):
