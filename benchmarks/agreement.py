@@ -8,7 +8,8 @@ perplexity is measured on. The plain path is PyTorch's own operators on the same
 
 - Answers: each prompt is answered by the engine, greedily and in company, with captured steps. The
   plain path then reads prompt and answer in one pass. For the ten best tokens of each step the
-  log-probabilities are compared, and whether both have the same best token.
+  log-probabilities are compared, and whether both have the same best token. Where not, the two
+  best are printed as both paths see them: a tie, if they are nearer each other than the paths are.
 - Perplexity of TEXT.
 """
 
@@ -74,15 +75,29 @@ def compare_answers(
     """Print how far the engine's log-probabilities are from those of the plain path."""
     completions = model.generate(prompts, max_tokens=length, temperature=0.0, logprobs=BEST)
     answers = [answer(model, *pair) for pair in zip(prompts, completions, strict=True)]
-    pairs = list(differences(plain, answers))
-    apart = torch.cat([difference for difference, _ in pairs])
-    same = sum(equal for _, equal in pairs) / len(pairs)
+    steps = list(differences(plain, answers))
+    apart = torch.cat([step.apart for step in steps])
+    unlike = [step for step in steps if step.unlike]
+    same = 1 - len(unlike) / len(steps)
     print(
-        f"{len(answers)} answers of {len(pairs)} tokens: log-probabilities of the {BEST} best "
+        f"{len(answers)} answers of {len(steps)} tokens: log-probabilities of the {BEST} best "
         f"differ by {apart.mean():.2g} on average and {apart.max():.2g} at most; the best token is "
         f"the same in {same:.2%}",
         flush=True,
     )
+    for step in unlike:
+        print("  " + "; ".join(step.unlike), flush=True)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far the best log-probabilities of a token lie apart on the two paths.
+
+    `unlike` is a line for each of the engine's two best tokens, if the paths have different bests.
+    """
+
+    apart: torch.Tensor
+    unlike: Sequence[str] = ()
 
 
 def answer(model: LanguageModel, prompt: str, completion: Completion) -> Answer:
@@ -91,10 +106,8 @@ def answer(model: LanguageModel, prompt: str, completion: Completion) -> Answer:
 
 
 @torch.inference_mode()
-def differences(
-    plain: LanguageModel, answers: Sequence[Answer]
-) -> Iterator[tuple[torch.Tensor, bool]]:
-    """For each token of each answer: differences of the best, and whether the best is the same."""
+def differences(plain: LanguageModel, answers: Sequence[Answer]) -> Iterator[Step]:
+    """Each token of each answer."""
     ordered = sorted(answers, key=lambda given: len(given.tokens))
     for group in (ordered[i : i + TOGETHER] for i in range(0, len(ordered), TOGETHER)):
         rows = torch.zeros(len(group), len(group[-1].tokens), dtype=torch.int64)
@@ -107,7 +120,23 @@ def differences(
                 ids, found = zip(*score.alternatives, strict=True)
                 scores = own[place].log_softmax(0)
                 apart = (scores[list(ids)] - torch.tensor(found)).abs()
-                yield apart, bool(scores.argmax() == ids[0])
+                same = bool(scores.argmax() == ids[0])
+                yield Step(apart, () if same else both_best(plain, score, scores))
+
+
+def both_best(plain: LanguageModel, score: TokenScore, scores: torch.Tensor) -> list[str]:
+    """The engine's two best tokens and the plain path's best, as both paths see them.
+
+    `scores` (V,) are the plain path's log-probabilities.
+    """
+    found = dict(score.alternatives)
+    best = [*list(found)[:2], int(scores.argmax())]
+    return [
+        f"{plain.tokenizer.decode([token])!r} {found[token]:.5f} with kernels, "
+        f"{scores[token]:.5f} without"
+        for token in dict.fromkeys(best)
+        if token in found
+    ]
 
 
 def compare_perplexity(model: LanguageModel, plain: LanguageModel, text: str, tokens: int) -> None:

@@ -1,10 +1,11 @@
 """What each method of `limner quantize` costs in perplexity, beside rounding to nearest.
 
-    python benchmarks/quantization.py MODEL TEXT CALIBRATION [METHOD:BITS:GROUP[:symmetric]]...
+    python benchmarks/quantization.py MODEL TEXT CALIBRATION [METHOD:BITS:GROUP[:GRID]]...
 
 MODEL is a folder or a .gguf file, TEXT what is measured on, CALIBRATION texts of the same kind that
-TEXT is no part of. Activations have 16 bits, as `limner.load` gives them, or 8 with
---activation-bits 8; with --floats they stay floats, so that only the rounding of weights counts.
+TEXT is no part of. GRID is `symmetric`, or `minimum` for GGUF's Q4_1. Activations have 16 bits, as
+`limner.load` gives them, or 8 with --activation-bits 8; with --floats they stay floats, so that
+only the rounding of weights counts.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ SPECIFICATIONS = [
 def method_of(specification: str) -> Method:
     """The method that a word such as "gptq:4:32:symmetric" names."""
     word, bits, group, *rest = specification.split(":")
-    grid = Grid(int(bits), None if group == "row" else int(group), rest == ["symmetric"])
+    size = None if group == "row" else int(group)
+    grid = Grid(int(bits), size, symmetric="symmetric" in rest, minimum="minimum" in rest)
     names = get_args(get_type_hints(Method)["name"])
     return Method(next(name for name in names if name == word), grid)
 

@@ -64,7 +64,8 @@ class Checkpoint:
         """The network with its weights, read tensor by tensor so that never two copies exist.
 
         With `weights` the matrices become packed layers (`limner.nn.packed`), which kernels compute
-        with on the CPU and which cannot be trained.
+        with on the CPU and which cannot be trained. Parameters that the file holds in this very
+        `dtype` are views of its memory map, which networks of one checkpoint share.
 
         Raises ValueError if the file lacks a tensor or one has another shape than the config says.
         """

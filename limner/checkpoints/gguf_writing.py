@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from limner.checkpoints.disk import (
     staging_folder,
     sync_folder,
 )
+from limner.checkpoints.gguf_packed import packed_format, to_blocks
+from limner.kernels import PackedWeight
 from limner.models.families import GGUF_FAMILIES, GGUFFamily, find_family
 from limner.models.families.gguf_header import GGUFHeader
 from limner.models.network import Network
@@ -45,6 +48,8 @@ FORMATS: Mapping[str, LlamaFileType] = {
     "Q4_1": LlamaFileType.MOSTLY_Q4_1,
     "Q4_0": LlamaFileType.MOSTLY_Q4_0,
 }
+#: Instead of one of them: packed matrices keep their numbers, the others become F16.
+STORED = "stored"
 #: Small tables that llama.cpp takes in F32 only, or keeps so, by the last part of their names.
 PRECISE = ("ffn_gate_inp", "position_embd", "token_types", "attn_rel_b")
 #: The tables of the vocabulary; the first is left out when it is the second.
@@ -81,13 +86,15 @@ def save_gguf(
 
     Tensors are encoded one at a time, so never two copies of the model exist. Norms, biases and
     other small tables are F32 in every format. Rows that no block divides are F16, and the table
-    that logits are computed from is at least Q8_0, as llama.cpp does in its way.
+    that logits are computed from is at least Q8_0, as llama.cpp does in its way. In the format
+    "stored", matrices packed in 8 or 4 bits are written as they are, so the file computes what the
+    network does; token vectors and the head are Q8_0, and the other matrices F16.
 
     Args:
         network: of a family that llama.cpp knows.
         path: the file; one that is there is replaced when the new one is complete.
         tokenizer: the model's; without it the file holds token ids only.
-        format: a key of `FORMATS`.
+        format: a key of `FORMATS`, or `STORED`.
         metadata: more keys for the header.
         progress: called with (tensors written, tensors in all).
 
@@ -95,18 +102,20 @@ def save_gguf(
         ValueError: the format is unknown, or llama.cpp would compute or tokenize otherwise.
         OSError: the disk is full.
     """
-    check_format(format)
+    if format != STORED:
+        check_format(format)
     family = _family_of(network)
     header = family.write_gguf(network.config)
     translations = tuple(family.gguf_translations(network.config))
     rows = list(_table(network, header, translations, format))
-    fields = {**_general(path, format), **header.metadata, **_vocabulary(network, tokenizer)}
+    kind = _most_used(rows) if format == STORED else format
+    fields = {**_general(path, kind), **header.metadata, **_vocabulary(network, tokenizer)}
     path.parent.mkdir(parents=True, exist_ok=True)
     needed = sum(row.bytes for row in rows)
     require_space(path.parent, needed, "a GGUF file")
     staging = staging_folder(path.parent, f".{path.name}.unfinished")
     with staging as folder, explain_full_disk(path.parent, needed, "a GGUF file"):
-        tensors = _tensors(header, translations, named_weights(network), "cpu")
+        tensors = _tensors(header, translations, named_weights(network), "cpu", format)
         _write(folder / "model.gguf", fields | dict(metadata or {}), rows, tensors, progress)
         os.replace(folder / "model.gguf", path)
         sync_folder(path.parent)
@@ -121,6 +130,12 @@ def check_format(format: str) -> None:
     raise ValueError(
         f"the GGUF format '{format}' {reason}{hint}; those written are {', '.join(FORMATS)}"
     )
+
+
+def check_gguf(network: Network, tokenizer: Tokenizer | None = None) -> None:
+    """ValueError unless a GGUF file can hold this network and tokenizer, whatever the format."""
+    _family_of(network).write_gguf(network.config)
+    _vocabulary(network, tokenizer)
 
 
 def _family_of(network: Network) -> GGUFFamily:
@@ -141,6 +156,15 @@ def _general(path: Path, format: str) -> dict[str, Any]:
     }
 
 
+def _most_used(rows: list[_Row]) -> str:
+    """The format that most numbers outside the vocabulary's tables have."""
+    numbers = Counter[str]()
+    for row in rows:
+        if row.name not in (EMBEDDING, OUTPUT):
+            numbers[row.format.name] += prod(row.shape)
+    return numbers.most_common(1)[0][0]
+
+
 def _vocabulary(network: Network, tokenizer: Tokenizer | None) -> dict[str, Any]:
     if tokenizer is None:
         return {"tokenizer.ggml.model": "none"}
@@ -151,20 +175,35 @@ def _table(
     network: Network, header: GGUFHeader, translations: tuple[Translation, ...], format: str
 ) -> Iterator[_Row]:
     """Names, shapes and formats of all tensors, worked out without computing any."""
-    named = dict(_tensors(header, translations, named_weights(network), "meta"))
-    tied = OUTPUT not in named
-    for name, tensor in named.items():
-        yield _Row(name, tuple(tensor.shape), _format_of(name, tensor.shape, format, tied))
+    found = list(_tensors(header, translations, named_weights(network), "meta", format))
+    tied = OUTPUT not in {content.name for content in found}
+    for name, tensor, packed in found:
+        shape = tuple(tensor.shape)
+        if packed is None:
+            yield _Row(name, shape, _format_of(name, shape, format, tied))
+        else:
+            weights, size = GGML_QUANT_SIZES[packed]
+            yield _Row(name, (shape[0], shape[1] // size * weights), packed)
 
 
-def _format_of(name: str, shape: torch.Size, format: str, tied: bool) -> GGMLQuantizationType:
+def _format_of(name: str, shape: tuple[int, ...], format: str, tied: bool) -> GGMLQuantizationType:
     stem = name.removesuffix(".weight").rpartition(".")[2]
     if len(shape) < 2 or stem in PRECISE or stem.endswith("norm"):
         return GGMLQuantizationType.F32
-    if name == (EMBEDDING if tied else OUTPUT):
+    if format == STORED:
+        format = "Q8_0" if name in (EMBEDDING, OUTPUT) else "F16"
+    elif name == (EMBEDDING if tied else OUTPUT):
         format = "Q8_0" if format.startswith("Q") else format
     weights, _ = GGML_QUANT_SIZES[GGMLQuantizationType[format]]
     return GGMLQuantizationType[format if shape[-1] % weights == 0 else "F16"]
+
+
+class _Content(NamedTuple):
+    """A tensor in float32, or its `packed` blocks, uint8 (rows, bytes a row)."""
+
+    name: str
+    tensor: Tensor
+    packed: GGMLQuantizationType | None = None
 
 
 def _tensors(
@@ -172,13 +211,42 @@ def _tensors(
     translations: tuple[Translation, ...],
     ours: Mapping[str, Tensor | Packed | None],
     device: str,
-) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the file in float32, computed when asked for."""
-    yield from header.tensors.items()
+    format: str,
+) -> Iterator[_Content]:
+    """Every tensor of the file, computed when asked for; on the meta device its shape only."""
+    for name, tensor in header.tensors.items():
+        yield _Content(name, tensor)
     for rule in translations:
-        # Before what the rule computes, which would round once more in 16 bits.
-        parts = [_as_float(ours[name], device) for name in rule.ours]
-        yield from zip(rule.theirs, rule.save(parts), strict=True)
+        weights = [ours[name] for name in rule.ours]
+        packed = _packed_in(rule, weights) if format == STORED else None
+        # Floats before what the rule computes, which would round once more in 16 bits.
+        read = _as_float if packed is None else _as_blocks
+        tensors = rule.save([read(weight, device) for weight in weights])
+        for name, tensor in zip(rule.theirs, tensors, strict=True):
+            yield _Content(name, tensor, packed)
+
+
+def _packed_in(
+    rule: Translation, weights: list[Tensor | Packed | None]
+) -> GGMLQuantizationType | None:
+    """The one block format that all of `weights` are in, if `rule` does no more than move rows."""
+    packed = [weight for weight in weights if isinstance(weight, PackedWeight)]
+    formats = {packed_format(weight) for weight in packed}
+    if len(packed) < len(weights) or len(formats) > 1 or not rule.keeps_rows:
+        return None
+    (format,) = formats
+    return None if format is None else GGMLQuantizationType[format]
+
+
+def _as_blocks(weight: Tensor | Packed | None, device: str) -> Tensor:
+    """The blocks of a packed weight; on the meta device their shape only."""
+    assert isinstance(weight, PackedWeight)
+    if device != "meta":
+        return to_blocks(weight)
+    format = packed_format(weight)
+    assert format is not None
+    weights, size = GGML_QUANT_SIZES[GGMLQuantizationType[format]]
+    return torch.empty(weight.outputs, weight.inputs // weights * size, device=device)
 
 
 def _as_float(weight: Tensor | Packed | None, device: str) -> Tensor:
@@ -192,7 +260,7 @@ def _write(
     path: Path,
     fields: Mapping[str, Any],
     rows: list[_Row],
-    tensors: Iterator[tuple[str, Tensor]],
+    tensors: Iterator[_Content],
     progress: Callable[[int, int], None] | None,
 ) -> None:
     writer = GGUFWriter(path, fields["general.architecture"])
@@ -205,9 +273,9 @@ def _write(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for number, (row, (name, tensor)) in enumerate(zip(rows, tensors, strict=True), start=1):
-            assert row.name == name
-            writer.write_tensor_data(_encode(row, tensor))
+        for number, (row, content) in enumerate(zip(rows, tensors, strict=True), start=1):
+            assert row.name == content.name
+            writer.write_tensor_data(_encode(row, content.tensor))
             if progress is not None:
                 progress(number, len(rows))
         _sync(writer)
@@ -242,7 +310,9 @@ def _add(writer: GGUFWriter, key: str, value: object) -> None:
 
 
 def _encode(row: _Row, tensor: Tensor) -> Array:
-    """The numbers of a tensor in the format of its row."""
+    """The numbers of a tensor in the format of its row; blocks are that already."""
+    if tensor.dtype == torch.uint8:
+        return tensor.contiguous().numpy()
     plain = tensor.float().contiguous()
     if row.format == GGMLQuantizationType.F16:
         largest = plain.abs().max().item() if plain.numel() else 0.0

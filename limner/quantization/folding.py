@@ -49,15 +49,19 @@ class Fold:
 
     @torch.no_grad()
     def divide(self, scale: Tensor) -> None:
-        """Divide what is made by `scale` (K,), equal for inputs that one number makes."""
+        """Divide what is made by `scale` (K,), equal for inputs that one number makes.
+
+        Parameters get new memory: their old one may be the checkpoint's, which others read too.
+        """
         made = self._by_head(scale)[:, 0].flatten()
         maker = self.maker
         if isinstance(maker, RMSNorm) and maker.config.unit_offset:
             assert maker.weight is not None
-            maker.weight.copy_((1 + maker.weight) / made - 1)
+            maker.weight.data = ((1 + maker.weight) / made - 1).to(maker.weight)
             return
         for parameter in maker.parameters():
-            parameter.div_(made if parameter.dim() == 1 else made[:, None])
+            divisor = made if parameter.dim() == 1 else made[:, None]
+            parameter.data = (parameter / divisor).to(parameter)
 
 
 def find_fold(block: nn.Module, seen: Seen) -> Fold | None:
@@ -87,16 +91,15 @@ def fold_scales(
     """
     linears = [block.get_submodule(name) for name in layers]
     touched = [fold.maker, *linears]
-    before = [{n: p.clone() for n, p in module.named_parameters()} for module in touched]
+    before = [(p, p.data) for module in touched for p in module.parameters()]
     expected = block(*inputs)
     fold.divide(scale)
     for linear in linears:
         assert isinstance(linear.weight, Tensor)
-        linear.weight.mul_(scale)
+        linear.weight.data = (linear.weight * scale).to(linear.weight)
     moved = (block(*inputs) - expected).abs().max()
     if bool(moved <= TOLERANCE * expected.abs().max()):
         return True
-    for module, parameters in zip(touched, before, strict=True):
-        for name, parameter in module.named_parameters():
-            parameter.copy_(parameters[name])
+    for parameter, values in before:
+        parameter.data = values
     return False

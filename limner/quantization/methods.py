@@ -219,7 +219,7 @@ def put(network: nn.Module, name: str, weight: Weight) -> None:
         return
     packed = weight.packed()
     if packed is None or linear.weight.device.type != "cpu":
-        linear.weight.copy_(weight.dequantize())
+        linear.weight.data = weight.dequantize().to(linear.weight)  # not in the file's memory
         return
     layer = PackedLinear(linear.in_features, linear.out_features, linear.bias)
     layer.weight = packed

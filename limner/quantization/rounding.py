@@ -23,20 +23,31 @@ class Levels(NamedTuple):
 def fit(values: Tensor, grid: Grid, clip: float | Tensor = 1.0) -> Levels:
     """The grid of each group of `values` (..., g) that reaches `clip` times its extremes.
 
-    Scales have the precision they are stored in, so codes are found for the scale that is used. The
-    zero is a code from 1 on: one of 0 is not kept by every program that reads GPTQ folders.
+    Scales have the precision they are stored in, so codes are found for the scale that is used. A
+    zero that is a code is one from 1 on: 0 is not kept by every program that reads GPTQ folders.
     """
     if grid.symmetric:
         # The value of largest magnitude, whatever its sign, is code 0, so all codes are used.
         peak = values.gather(-1, values.abs().argmax(-1, keepdim=True)).squeeze(-1)
         scale = _stored(peak * clip / -grid.middle)
         return Levels(scale, torch.full_like(scale, grid.middle))
+    if grid.minimum:
+        return _with_minimum(values.amin(-1) * clip, values.amax(-1) * clip, grid)
     low = values.amin(-1).clamp(max=0) * clip
     high = values.amax(-1).clamp(min=0) * clip
     # With a zero of 1 at least, one step below zero is always there.
     scale = _stored(torch.maximum((high - low) / grid.highest, high / (grid.highest - 1)))
     zero = (-low * _inverse(scale)).round().clamp(1, grid.highest)
     return Levels(scale, zero)
+
+
+def _with_minimum(low: Tensor, high: Tensor, grid: Grid) -> Levels:
+    """The grids from `low` to `high` (...), which need not hold zero."""
+    scale, minimum = _stored((high - low) / grid.highest), _stored(low)
+    # A group of one number becomes code 1 of a grid that starts at zero.
+    single = scale == 0
+    scale = torch.where(single, minimum, scale)
+    return Levels(scale, torch.where(single, 0.0, -minimum * _inverse(scale)))
 
 
 def _stored(scale: Tensor) -> Tensor:
@@ -73,7 +84,8 @@ def in_groups(matrix: Tensor, grid: Grid) -> Tensor:
 def assemble(codes: Tensor, levels: Levels, grid: Grid) -> GroupedWeight:
     """The weight of codes (N, G, g) or (N, K) and levels (N, G)."""
     flat = codes.flatten(1).to(torch.uint8)
-    return GroupedWeight(flat, levels.scale.half(), levels.zero.to(torch.uint8), grid.bits)
+    zeros = levels.zero if grid.minimum else levels.zero.to(torch.uint8)
+    return GroupedWeight(flat, levels.scale.half(), zeros, grid.bits)
 
 
 def round_to_nearest(matrix: Tensor, grid: Grid, clip: float | Tensor = 1.0) -> GroupedWeight:

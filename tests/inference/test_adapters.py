@@ -161,7 +161,9 @@ def test_prompts_with_an_adapter_are_read_as_alone_and_not_captured():
     expected = [answer(engines[0], chosen) for chosen in (adapter, None)]
     for _ in range(3):
         assert [answer(engines[1], chosen) for chosen in (adapter, None)] == expected
-    assert engines[1].runner.captured.prompt_sizes == [12]  # those without it
+    steps = engines[1].runner.captured
+    assert steps is not None
+    assert steps.prompt_sizes == [12]  # those without it
 
 
 def test_an_adapter_that_is_not_ready_is_refused():

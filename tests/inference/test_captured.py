@@ -59,6 +59,14 @@ def test_steps_over_a_cache_of_8_bits_are_captured_too():
     assert replayed == answers(network, False, PROMPTS, cache_bits=8)[1]
 
 
+def engine_of(network, captured=True, **options):
+    engine = Engine(network, rows=4, capacity=40, prefix_pages=0, **options)
+    steps = engine.runner.captured
+    assert steps is not None
+    steps.possible &= captured
+    return engine, steps
+
+
 def texts_of(engine, lengths):
     """Answers to a prompt of each length, one after another and then all at once."""
     prompts = [[(7 * n + place) % 60 + 1 for place in range(n)] for n in lengths]
@@ -71,23 +79,20 @@ def texts_of(engine, lengths):
 @pytest.mark.parametrize("name", CAPTURED)
 def test_prompts_are_captured_from_the_second_of_a_size_on(name):
     network, lengths = tiny(name, "int8"), [18, 17, 9, 18, 9, 18, 17]
-    engine = Engine(network, rows=4, capacity=40, token_budget=30, prefix_pages=0)
-    plain = Engine(network, rows=4, capacity=40, token_budget=30, prefix_pages=0)
-    plain.runner.captured.possible = False
-    expected = texts_of(plain, lengths)
-    assert texts_of(engine, lengths) == expected
+    plain, _ = engine_of(network, captured=False, token_budget=30)
+    engine, steps = engine_of(network, token_budget=30)
+    assert texts_of(engine, lengths) == texts_of(plain, lengths)
     # 17 tokens are filled up to 18; all at once they come in passes of 30 at most
-    assert {9, 18, 30} >= set(engine.runner.captured.prompt_sizes) >= {9, 18}
+    assert {9, 18, 30} >= set(steps.prompt_sizes) >= {9, 18}
 
 
 @pytest.mark.parametrize("name", ["phi3-longrope", "mamba", "qwen3-moe"])
 def test_prompts_that_cannot_be_captured_are_read_all_the_same(name):
     network, lengths = tiny(name, "int8"), [12, 12, 9, 12]
-    engine = Engine(network, rows=4, capacity=40, prefix_pages=0)
-    plain = Engine(network, rows=4, capacity=40, prefix_pages=0)
-    plain.runner.captured.possible = False
+    plain, _ = engine_of(network, captured=False)
+    engine, steps = engine_of(network)
     assert texts_of(engine, lengths) == texts_of(plain, lengths)
-    assert engine.runner.captured.prompt_sizes == []
+    assert steps.prompt_sizes == []
 
 
 def test_tokens_drawn_in_the_plan_are_those_drawn_after_it():
@@ -99,8 +104,7 @@ def test_tokens_drawn_in_the_plan_are_those_drawn_after_it():
     ]
 
     def run(captured):
-        engine = Engine(network, rows=3, capacity=40)
-        engine.runner.captured.possible = captured
+        engine, _ = engine_of(network, captured)
         texts = [engine.submit([5, 3, 9 + n], sampling) for n, sampling in enumerate(rows)]
         while not all(text.finished for text in texts):
             engine.step()  # the third keeps the plan's draws from being used while it lives

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from limner.checkpoints.checkpoint import open_checkpoint, save_folder
 from limner.checkpoints.quantized import Grid, OutlierWeight
 from limner.models.families import find_family
 from limner.nn.packed import PackedLinear
@@ -68,6 +69,21 @@ def test_outlier_layers_take_the_place_of_linear_ones():
     assert any(len(w.columns) for w in weights.values() if isinstance(w, OutlierWeight))
     assert isinstance(network.blocks[1].feedforward.down, OutlierLinear)
     torch.testing.assert_close(network.logits(rows[0]), expected, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["rtn", "gptq", "awq"])
+@pytest.mark.parametrize("grid", [Grid(), Grid(8)], ids=["packed", "float"])
+def test_a_checkpoint_gives_the_same_network_after_one_was_rounded(tmp_path, name, grid):
+    save_folder(tiny(), tmp_path)
+    checkpoint, rows = open_checkpoint(tmp_path), texts()
+    first = checkpoint.network()
+    before = {key: value.detach().clone() for key, value in first.named_parameters()}
+    quantize_network(first, Method(name, grid), rows)
+    again = dict(checkpoint.network().named_parameters())
+    assert all(torch.equal(again[key], value) for key, value in before.items())
+    norms = [key for key in before if key.endswith("before.weight")]
+    kept = all(torch.equal(first.get_parameter(key), before[key]) for key in norms)
+    assert kept == (name != "awq")
 
 
 def test_progress_counts_blocks():

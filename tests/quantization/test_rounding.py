@@ -12,17 +12,18 @@ GRIDS = [
     for group in (32, 64, None)
     for symmetric in (True, False)
 ]
+MINIMUM = Grid(4, 32, minimum=True)
 
 
 def matrix(rows=5, columns=128):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("grid", [*GRIDS, MINIMUM], ids=str)
 def test_every_number_goes_to_the_nearest_of_its_group(grid):
     weight = matrix()
     rounded = round_to_nearest(weight, grid)
-    scales, zeros = rounded.scales.double().numpy(), rounded.zeros.numpy().astype(int)
+    scales, zeros = rounded.scales.double().numpy(), rounded.zeros.numpy().astype(float)
     size = grid.group or 128
     for row in range(5):
         for column in range(128):
@@ -64,12 +65,29 @@ def test_kernels_compute_with_the_very_numbers(grid):
     torch.testing.assert_close(packed.dequantize(), rounded.dequantize(), atol=close, rtol=0)
 
 
+def test_numbers_of_q4_1_are_their_own_nearest():
+    weight = matrix()
+    weight[0, :32] += 5  # a group without zero
+    stored = kernels.quantize(weight, 4, minimum=True)
+    again = round_to_nearest(stored.dequantize(), MINIMUM).packed()
+    assert again is not None
+    assert torch.equal(again.codes, stored.codes)
+    assert torch.equal(again.scales, stored.scales)
+
+
+def test_a_minimum_of_its_own_is_finer_than_a_zero_among_the_codes():
+    weight = matrix()
+    own, coded = (round_to_nearest(weight, grid) for grid in (MINIMUM, Grid(4, 32)))
+    assert (own.dequantize() - weight).norm() < (coded.dequantize() - weight).norm()
+    assert (own.stored_bits, coded.stored_bits) == (5 * 128 * 5, 4.625 * 128 * 5)
+
+
 def test_kernels_have_no_form_of_eight_bits_with_zeros():
     assert round_to_nearest(matrix(), Grid(8, 32, False)).packed() is None
 
 
 @pytest.mark.parametrize("values", [torch.zeros(2, 64), torch.full((2, 64), -0.3)])
-@pytest.mark.parametrize("grid", GRIDS[:4], ids=str)
+@pytest.mark.parametrize("grid", [*GRIDS[:4], MINIMUM], ids=str)
 def test_rows_of_one_value_are_kept(values, grid):
     rounded = round_to_nearest(values, grid).dequantize()
     torch.testing.assert_close(rounded, values, atol=1e-4, rtol=1e-3)

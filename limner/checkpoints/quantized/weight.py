@@ -19,12 +19,14 @@ class Grid:
     """Which numbers a matrix is rounded to.
 
     `group` inputs of a row share a scale, None: the whole row. A symmetric grid has its zero in the
-    middle of the codes; another has a zero of each group's own, so a minimum.
+    middle of the codes; another has a zero of each group's own, so a minimum. That zero is a code,
+    or with `minimum` any number, as the minimum is a half of its own in GGUF's Q4_1.
     """
 
     bits: int = 4
     group: int | None = 32
     symmetric: bool = False
+    minimum: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
@@ -56,8 +58,9 @@ class Grid:
 class GroupedWeight:
     """A matrix (N, K) whose values are scale x (code - zero).
 
-    `codes` uint8 (N, K); `scales` of a float type and `zeros` uint8, both (N, G). `group_of` (K,)
-    is the group of each input where groups are not simply one behind another (GPTQ's act-order).
+    `codes` uint8 (N, K); `scales` of a float type and `zeros` uint8, or float32 where they are no
+    codes, both (N, G). `group_of` (K,) is the group of each input where groups are not simply one
+    behind another (GPTQ's act-order).
     """
 
     codes: Tensor
@@ -83,8 +86,12 @@ class GroupedWeight:
 
     @property
     def stored_bits(self) -> int:
-        """What the numbers take on disk, zeros in as many bits as codes if they are needed."""
-        zeros = 0 if self.symmetric else self.zeros.numel() * self.bits
+        """What the numbers take on disk, zeros in as many bits as codes if they are needed.
+
+        Those that are no codes are kept as minima of half precision.
+        """
+        bits = 16 if self.zeros.is_floating_point() else self.bits
+        zeros = 0 if self.symmetric else self.zeros.numel() * bits
         return self.codes.numel() * self.bits + 8 * self.scales.nbytes + zeros
 
     def dequantize(self) -> Tensor:
