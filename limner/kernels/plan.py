@@ -43,6 +43,11 @@ class Memory:
     def __init__(self, piece_bytes: int = 16 << 20) -> None:
         self.pieces: list[Tensor] = []
         self._piece_bytes = piece_bytes
+        #: What kernels hand to one another.
+        self.handle: int | None = None
+        if (library := current()) is not None:
+            self.handle = library.handle.limner_memory_new()
+            weakref.finalize(self, library.handle.limner_memory_free, self.handle).atexit = False
 
     def piece(self, start: int, size: int) -> int:
         """Number of the first from `start` on that holds `size` bytes, made if there is none."""
@@ -65,7 +70,7 @@ class Arena:
     _COOLING = 4
 
     def __init__(self, memory: Memory | None = None) -> None:
-        self._memory = memory or Memory(1 << 20)
+        self.memory = memory or Memory(1 << 20)
         self._begun = 0  # how many of its pieces are used
         self._next = self._end = 0
         self._free: dict[int, deque[int]] = {}
@@ -85,20 +90,20 @@ class Arena:
     @property
     def nbytes(self) -> int:
         """Bytes reserved."""
-        return sum(piece.nbytes for piece in self._memory.pieces)
+        return sum(piece.nbytes for piece in self.memory.pieces)
 
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in this memory."""
         address = tensor.data_ptr()
-        return any(p.data_ptr() <= address < p.data_ptr() + p.nbytes for p in self._memory.pieces)
+        return any(p.data_ptr() <= address < p.data_ptr() + p.nbytes for p in self.memory.pieces)
 
     def _take(self, size: int) -> int:
         free = self._free.get(size)
         if free is not None and len(free) > self._COOLING:
             return free.popleft()
         if self._next + size > self._end:
-            number = self._memory.piece(self._begun, size + _ALIGNMENT)
-            piece, self._begun = self._memory.pieces[number], number + 1
+            number = self.memory.piece(self._begun, size + _ALIGNMENT)
+            piece, self._begun = self.memory.pieces[number], number + 1
             self._next = -(-piece.data_ptr() // _ALIGNMENT) * _ALIGNMENT
             self._end = piece.data_ptr() + piece.nbytes
         self._next += size
@@ -122,7 +127,7 @@ class Plan:
             self.handle = None
             self.refuse("no compiled kernels")
         else:
-            self.handle = library.handle.limner_plan_new()
+            self.handle = library.handle.limner_plan_new(self._arena.memory.handle)
             weakref.finalize(self, library.handle.limner_plan_free, self.handle).atexit = False
 
     @property

@@ -136,6 +136,23 @@ def test_plans_may_share_their_memory(variant):
         assert torch.equal(result, torch.full_like(given, 4.0))
 
 
+def test_what_kernels_hand_on_is_made_again_once_it_is_overwritten(variant):
+    weights = [kernels.quantize(torch.randn(32, 64)) for _ in range(2)]
+    inputs = [torch.randn(6, 64) for _ in range(8)]
+
+    def work():
+        first = kernels.linear_quantized(inputs[0], weights[0])
+        others = [kernels.linear_quantized(given, weights[0]) for given in inputs[1:]]
+        return [first, *others, kernels.linear_quantized(inputs[0], weights[1])]
+
+    with kernels.capture() as plan:
+        results = work()
+    for given in inputs:
+        given.normal_()
+    plan.replay()
+    assert all(torch.equal(*pair) for pair in zip(results, work(), strict=True))
+
+
 def test_results_outlive_the_plan(variant):
     with kernels.capture() as plan:
         result = kernels.add(torch.ones(1000), torch.ones(1000))

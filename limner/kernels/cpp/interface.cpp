@@ -9,7 +9,9 @@ const char* limner_instruction_set() { return kInstructionSet; }
 void limner_set_threads(int32_t threads, int32_t pin) { set_pool(threads, pin != 0); }
 int32_t limner_threads() { return pool().threads(); }
 
-Plan* limner_plan_new() { return new Plan; }
+PlanMemory* limner_memory_new() { return new PlanMemory; }
+void limner_memory_free(PlanMemory* memory) { delete memory; }
+Plan* limner_plan_new(PlanMemory* memory) { return new Plan(memory); }
 void limner_plan_free(Plan* plan) { delete plan; }
 void limner_plan_run(Plan* plan) {
   std::lock_guard<std::mutex> turn(pool().turn());

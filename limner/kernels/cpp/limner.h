@@ -13,7 +13,10 @@ LIMNER_API const char* limner_instruction_set();
 LIMNER_API void limner_set_threads(int32_t threads, int32_t pin);
 LIMNER_API int32_t limner_threads();
 
-LIMNER_API limner::Plan* limner_plan_new();
+// Memory that several plans may share, of which one runs at a time; null: each has its own.
+LIMNER_API limner::PlanMemory* limner_memory_new();
+LIMNER_API void limner_memory_free(limner::PlanMemory* memory);
+LIMNER_API limner::Plan* limner_plan_new(limner::PlanMemory* memory);
 LIMNER_API void limner_plan_free(limner::Plan* plan);
 LIMNER_API void limner_plan_run(limner::Plan* plan);
 LIMNER_API int64_t limner_plan_size(const limner::Plan* plan);

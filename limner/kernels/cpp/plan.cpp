@@ -54,7 +54,8 @@ void Plan::forget_overwritten(const Access& access) {
     return overlap(data, bytes, access.begin, access.bytes);
   };
   const auto stale_tiles = [&](const KnownTiles& known) {
-    return hit(known.input.data, known.input.bytes());
+    const bool refilled = known.shared != nullptr && hit(known.shared, known.bytes);
+    return refilled || hit(known.input.data, known.input.bytes());
   };
   const auto stale_norm = [&](const KnownNorm& known) {
     const int64_t bytes = known.input.count * known.input.columns * 4;
@@ -99,9 +100,16 @@ const KnownNorm* Plan::find_norm(const Rows& output) const {
   return nullptr;
 }
 
-void* Plan::allocate(size_t bytes) {
-  buffers_.emplace_back();
-  return buffers_.back().reserve(bytes);
+void* PlanMemory::allocate(size_t bytes) {
+  size_t size = 64;
+  while (size < bytes) size *= 2;
+  Ring& ring = rings_[size];
+  if (ring.buffers.size() <= kOthers) {
+    ring.buffers.emplace_back();
+    return ring.buffers.back().reserve(size);
+  }
+  ring.next = (ring.next + 1) % ring.buffers.size();
+  return ring.buffers[ring.next].reserve(size);
 }
 
 const ThreadMemory* Plan::allocate_for_threads(size_t bytes) {

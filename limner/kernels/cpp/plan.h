@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <type_traits>
 #include <vector>
 
@@ -69,6 +70,7 @@ struct KnownTiles {
   bool quantised;
   const void* shared;
   const ThreadMemory* own;
+  int64_t bytes;
 };
 
 // Rows that were made by normalising others. To do it again takes less time than to wait for the
@@ -79,8 +81,30 @@ struct KnownNorm {
   RowNorm norm;
 };
 
+// Memory for what one kernel hands to the next, also of several plans that never run at once. What
+// was handed out is handed out again after some others of its size; a plan sees that as it sees
+// results that are overwritten.
+class PlanMemory {
+ public:
+  void* allocate(size_t bytes);
+
+ private:
+  static constexpr size_t kOthers = 3;
+  struct Ring {
+    std::vector<Buffer> buffers;
+    size_t next = 0;
+  };
+  std::map<size_t, Ring> rings_;  // by size, rounded up to a power of two
+};
+
 class Plan {
  public:
+  // With memory of its own unless it is given `memory`, which has to outlive it.
+  explicit Plan(PlanMemory* memory = nullptr)
+      : memory_(memory != nullptr ? memory : &own_memory_) {}
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
   template <class Kernel>
   void append(const Kernel& kernel) {
     static_assert(sizeof(Kernel) <= sizeof(Record::arguments), "arguments do not fit a record");
@@ -103,8 +127,8 @@ class Plan {
   const KnownNorm* find_norm(const Rows& output) const;
   void keep_norm(const KnownNorm& known) { norms_.push_back(known); }
 
+  void* allocate(size_t bytes) { return memory_->allocate(bytes); }
   // Memory that lives as long as the plan.
-  void* allocate(size_t bytes);
   const ThreadMemory* allocate_for_threads(size_t bytes);
 
   size_t size() const { return records_.size(); }
@@ -118,7 +142,8 @@ class Plan {
   std::vector<Access> since_meeting_;
   std::vector<KnownTiles> tiles_;
   std::vector<KnownNorm> norms_;
-  std::vector<Buffer> buffers_;
+  PlanMemory own_memory_;
+  PlanMemory* memory_;
   std::vector<std::unique_ptr<ThreadMemory>> thread_memory_;
 };
 

@@ -171,14 +171,14 @@ KnownTiles fill_tiles(Submission& submission, const Rows& rows) {
   if (!submission.capturing() || rows.count > kFewTokens) {
     auto* tiles = static_cast<typename Form::Word*>(submission.between(bytes));
     submission.append(FillTiles<Form>{rows, tiles});
-    return {rows, quantised, tiles, nullptr};
+    return {rows, quantised, tiles, nullptr, static_cast<int64_t>(bytes)};
   }
   const KnownNorm* source = plan.find_norm(rows);
   const ThreadMemory* memory = plan.allocate_for_threads(bytes);
   submission.append(source != nullptr
                         ? FillOwnTiles<Form>{source->input, source->norm, true, memory}
                         : FillOwnTiles<Form>{rows, {}, false, memory});
-  return {rows, quantised, nullptr, memory};
+  return {rows, quantised, nullptr, memory, static_cast<int64_t>(bytes)};
 }
 
 template <class Form>
