@@ -77,4 +77,3 @@ def test_packed_weights_ask_for_large_pages():
     rounded, floats = kernels.quantize(matrix), kernels.pack_floats(matrix)
     for tensor in (rounded.codes, rounded.scales, floats.values):
         assert "hg" in flags_of(tensor.data_ptr())
-    assert "hg" not in flags_of(matrix.data_ptr())
