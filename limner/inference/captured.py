@@ -82,7 +82,7 @@ class CapturedSteps:
             step.write(work, draw)
             with applied(self.network, [] if adapter is None else [Use(adapter)]):
                 step.capture()
-            if self._is_complete(step):
+            if self._can_replay(step):
                 steps[size] = step
         else:
             step = steps[size]
@@ -111,7 +111,7 @@ class CapturedSteps:
             step = _Step(self.network, self.cache, size)
             step.write(work)
             step.capture(self._memory)
-            if self._is_complete(step):
+            if self._can_replay(step):
                 self._prompts[size] = step
         else:
             step.replay(work)
@@ -122,11 +122,12 @@ class CapturedSteps:
         step = _Step(self.network, self.cache, 1)
         step.write([replace(item, count=1, guesses=())])
         step.capture()
-        if self._is_complete(step):
+        if self._can_replay(step):
             self._steps[1] = step
         return self.possible
 
-    def _is_complete(self, step: _Step) -> bool:
+    def _can_replay(self, step: _Step) -> bool:
+        """Whether a step can be replayed; if not, no other is captured, and the log says why."""
         if not step.plan.complete:
             self.possible = False
             what = ", ".join(step.plan.foreign)

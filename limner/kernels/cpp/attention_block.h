@@ -34,7 +34,7 @@ struct Visible {
 // Lines of memory that are asked for little by little: all at once they would fill the queue to
 // memory and keep what is needed first waiting.
 struct Fetch {
-  const float* rows[64];
+  const float* rows[kKeyBlock];
   int64_t count = 0, width = 0, at = 0, row = 0;  // `count` rows of `width` floats
 
   void begin(int64_t new_width) {

@@ -108,8 +108,9 @@ void* PlanMemory::allocate(size_t bytes) {
     ring.buffers.emplace_back();
     return ring.buffers.back().reserve(size);
   }
+  Buffer& oldest = ring.buffers[ring.next];
   ring.next = (ring.next + 1) % ring.buffers.size();
-  return ring.buffers[ring.next].reserve(size);
+  return oldest.reserve(size);
 }
 
 const ThreadMemory* Plan::allocate_for_threads(size_t bytes) {

@@ -92,7 +92,7 @@ class PlanMemory {
   static constexpr size_t kOthers = 3;
   struct Ring {
     std::vector<Buffer> buffers;
-    size_t next = 0;
+    size_t next = 0;  // to be handed out again
   };
   std::map<size_t, Ring> rings_;  // by size, rounded up to a power of two
 };
