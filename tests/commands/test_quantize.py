@@ -69,12 +69,18 @@ def test_a_model_gets_fewer_bits_and_its_cost_is_told(
     assert limner("generate", folder, "the cat", "--raw", "max_tokens=3").code == 0
 
 
-def test_what_was_measured_is_what_the_folder_computes(limner, model, settings, tmp_path):
-    folder, text = tmp_path / "small", tmp_path / "texts.txt"
-    after = told(limner("quantize", model, folder, *settings, f"text={text}").err)[1]
-    loaded = package.load(folder)
+@pytest.mark.parametrize(
+    ("source", "name", "close"), [("model", "small", 1e-3), ("speller", "small.gguf", 1e-4)]
+)
+def test_what_was_measured_is_what_was_written(
+    limner, request, settings, tmp_path, source, name, close
+):
+    target, text = tmp_path / name, tmp_path / "texts.txt"
+    model = request.getfixturevalue(source)
+    after = told(limner("quantize", model, target, *settings, f"text={text}").err)[1]
+    loaded = package.load(target)
     again = perplexity(loaded.network, loaded.tokenizer, TEXT, limit=60).perplexity
-    assert again == pytest.approx(after, rel=1e-3)
+    assert again == pytest.approx(after, rel=close)
 
 
 def test_eight_bits_are_symmetric_and_a_layout_can_be_chosen(limner, model, settings, tmp_path):
@@ -110,14 +116,6 @@ def test_a_gguf_file_holds_weights_and_tokenizer(
     assert theirs.chat_template
     assert ours.chat_template.sources == theirs.chat_template.sources
     assert limner("generate", file, "the cat", "--raw", "max_tokens=3").code == 0
-
-
-def test_what_was_measured_is_what_the_gguf_file_computes(limner, speller, settings, tmp_path):
-    file, text = tmp_path / "small.gguf", tmp_path / "texts.txt"
-    after = told(limner("quantize", speller, file, *settings, f"text={text}").err)[1]
-    loaded = package.load(file)
-    again = perplexity(loaded.network, loaded.tokenizer, TEXT, limit=60).perplexity
-    assert again == pytest.approx(after, rel=1e-4)
 
 
 def test_mistakes_in_asking_for_a_gguf_file_are_said(

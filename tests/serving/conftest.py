@@ -117,17 +117,23 @@ def send(server):
     return to_server
 
 
+def until(happened):
+    """Wait for something; whether it happened within five seconds."""
+    for _ in range(500):
+        if happened():
+            return True
+        time.sleep(0.01)
+    return False
+
+
 @pytest.fixture
 def idle(server):
     """Wait until no row is taken; fails if one stays so."""
 
     def wait():
         thread = server.registry.served["tiny"].thread
-        for _ in range(500):
-            if not thread.unfinished and not thread.running and not thread.engine.busy:
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"{thread.running} rows are still taken, {thread.unfinished} open")
+        free = until(lambda: not (thread.unfinished or thread.running or thread.engine.busy))
+        assert free, f"{thread.running} rows are still taken, {thread.unfinished} open"
 
     return wait
 

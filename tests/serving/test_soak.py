@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.serving.conftest import ask
+from tests.serving.conftest import ask, until
 
 BODY = {"model": "tiny", "max_tokens": 24, "ignore_eos": True, "temperature": 1}
 
@@ -83,8 +83,7 @@ def test_a_client_that_leaves_before_the_first_token_is_no_failure(
     monkeypatch.setattr(thread.engine.runner, "run", slow)
     first = threading.Thread(target=ask, args=(server, "POST", "/v1/completions", question(1)))
     first.start()
-    while not thread.running:
-        pass
+    assert until(lambda: thread.running)
     monkeypatch.setattr(thread, "_cancel", cancelled)
     said = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 9}
     body = said if path == "/v1/messages" else {"input": "a"}
@@ -93,15 +92,10 @@ def test_a_client_that_leaves_before_the_first_token_is_no_failure(
     host, port = server.address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as made:
         made.sendall(head.encode() + f"Content-Length: {len(content)}\r\n\r\n".encode() + content)
-        while thread.unfinished < 2:
-            pass
+        assert until(lambda: thread.unfinished == 2)
     assert gone.wait(20)
     held.set()
     first.join()
     idle()
-    for _ in range(100):
-        if ended() != before:
-            break
-        time.sleep(0.02)
-    assert ended() != before
+    assert until(lambda: ended() != before)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
