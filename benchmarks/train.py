@@ -3,11 +3,14 @@
     python benchmarks/train.py
     python benchmarks/train.py --shape small --steps 3 --rounds 1
 
-All four train the same GPT-2 from the same weights on the same tokens with fused AdamW in 32-bit
-numbers. They take turns within each round, so that whatever else the machine does slows all; what
-counts are ratios of medians. The share of the peak compares what is computed (6 operations a weight
-and token, and attention) with large matrix products timed beside each side. Memory is the most that
-a process of its own takes which does nothing else. The last line is JSON.
+All train the same GPT-2 on the same tokens with fused AdamW: limner in the numbers that it chooses
+here, which may be bfloat16 in matrix products, the others in float32, which is what they choose;
+then limner and the transformers model with the other's numbers too. They take turns within each
+round, so that whatever else the machine does slows all; what counts are ratios of medians. The
+share of the peak compares what is computed (6 operations a weight and token, and attention) with
+large matrix products of the same numbers, timed beside each side. Memory is the most that a process
+of its own takes which does nothing else, beyond what it takes to import the libraries. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ from limner.data.rows import PackedRows, RowStream
 from limner.models.decoder import Decoder
 from limner.models.families import find_family
 from limner.objectives.next_token import NextToken
+from limner.training.precision import Precision, in_half
 from limner.training.settings import TrainingSettings
 from limner.training.speed import matrix_product_peak, memory_used, training_operations
 from limner.training.trainer import Trainer
@@ -59,8 +64,7 @@ def main() -> None:
     options = parse_options()
     torch.set_num_threads(options.threads)
     if options.memory_of:
-        SIDES[options.memory_of](options)(2)
-        print(memory_used(CPU))
+        print(memory_taken(options))
         return
     sides = {name: make(options) for name, make in SIDES.items()}
     speeds, shares = measure(sides, options)
@@ -99,14 +103,14 @@ def network(options: argparse.Namespace) -> Decoder:
 # The sides
 
 
-def limner_side(options: argparse.Namespace) -> Run:
+def limner_side(options: argparse.Namespace, precision: Precision = "auto") -> Run:
     """Our trainer, log and all."""
     rows = some_rows(options)
     corpus = corpus_of_documents([rows.flatten().tolist()])
     stream = RowStream(PackedRows(corpus, options.length))
     settings = TrainingSettings.model_validate(
         {"rows": options.rows, "steps": 10**9, "optimizer": {"rate": RATE, "decay": DECAY}}
-        | {"schedule": {"kind": "constant"}, "measure_peak": False}
+        | {"schedule": {"kind": "constant"}, "measure_peak": False, "precision": precision}
     )
     folder = Path(tempfile.mkdtemp())
     trainer = Trainer(network(options), NextToken(), stream, folder, settings)
@@ -124,12 +128,13 @@ def transformers_model(options: argparse.Namespace) -> Any:
     return GPT2LMHeadModel(GPT2Config(**SHAPES[options.shape], **NO_DROPOUT))
 
 
-def transformers_side(options: argparse.Namespace) -> Run:
+def transformers_side(options: argparse.Namespace, half: bool = False) -> Run:
     """A transformers model in a bare loop."""
     model = transformers_model(options).train()
 
     def loss(tokens: Tensor) -> Tensor:
-        result: Tensor = model(input_ids=tokens, labels=tokens).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            result: Tensor = model(input_ids=tokens, labels=tokens).loss
         return result
 
     return bare_loop(model, loss, some_rows(options)[:, :-1])
@@ -239,6 +244,8 @@ SIDES: dict[str, Callable[[argparse.Namespace], Run]] = {
     "transformers": transformers_side,
     "Trainer": trainer_side,
     "plain": plain_side,
+    "limner float32": partial(limner_side, precision="float32"),
+    "transformers bfloat16": partial(transformers_side, half=True),
 }
 
 
@@ -253,21 +260,34 @@ def measure(
     shares: dict[str, list[float]] = {name: [] for name in sides}
     operations = training_operations(network(options), options.length)
     tokens = options.steps * options.rows * options.length
+    half = in_half("auto", network(options))
     for turn in range(options.rounds + 1):
         for name, run in sides.items():
-            peak = matrix_product_peak(CPU, torch.float32)
+            halved = name.endswith("bfloat16") or (name == "limner" and half)
+            numbers = torch.bfloat16 if halved else torch.float32
+            peak = matrix_product_peak(CPU, numbers)
             started = time.perf_counter()
             run(options.steps)
             speed = tokens / (time.perf_counter() - started)
-            peak = max(peak, matrix_product_peak(CPU, torch.float32))
+            peak = max(peak, matrix_product_peak(CPU, numbers))
             if turn:  # the first round warms up
                 speeds[name].append(speed)
                 shares[name].append(speed * operations / peak)
     return speeds, shares
 
 
+def memory_taken(options: argparse.Namespace) -> int:
+    """Bytes that two steps of a side take in this process beyond what its libraries do."""
+    import transformers
+
+    _ = transformers.GPT2LMHeadModel, transformers.Trainer  # imported on first use
+    before = memory_used(CPU)
+    SIDES[options.memory_of](options)(2)
+    return memory_used(CPU) - before
+
+
 def memory_of(name: str, options: argparse.Namespace) -> int:
-    """Bytes beyond what Python with its libraries takes, of a process that does nothing else."""
+    """The same of a process of its own."""
     words = [f"--{key}={getattr(options, key)}" for key in ("shape", "threads", "rows", "length")]
     command = [sys.executable, __file__, *words, f"--memory-of={name}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -283,16 +303,20 @@ def report(
     """A line for each side, and the ratios as JSON."""
     for name, values in speeds.items():
         print(
-            f"{name:12}  {statistics.median(values):8,.0f} tokens a second ({min(values):,.0f} to "
+            f"{name:22}  {statistics.median(values):8,.0f} tokens a second ({min(values):,.0f} to "
             f"{max(values):,.0f} in {len(values)} rounds)  {statistics.median(shares[name]):.0%} "
             f"of the peak  {memory[name] / 1e6:,.0f} MB"
         )
-    ours = statistics.median(speeds["limner"])
-    ratios = {f"speed over {n}": ours / statistics.median(v) for n, v in speeds.items()}
+    speed = {name: statistics.median(values) for name, values in speeds.items()}
+    ratios = {f"speed over {name}": speed["limner"] / each for name, each in speed.items()}
     ratios |= {f"memory saved over {n}": size / memory["limner"] for n, size in memory.items()}
+    plain, theirs = "limner float32", "transformers"
+    ratios["float32, speed over transformers"] = speed[plain] / speed[theirs]
+    ratios["float32, memory saved"] = memory[theirs] / memory[plain]
+    ratios["float32, share of the peak"] = statistics.median(shares[plain])
     ratios["share of the peak"] = statistics.median(shares["limner"])
-    ratios["memory saved"] = memory["transformers"] / memory["limner"]
-    kept = {n: round(r, 3) for n, r in ratios.items() if not n.endswith("limner")}
+    ratios["memory saved"] = memory[theirs] / memory["limner"]
+    kept = {n: round(r, 3) for n, r in ratios.items() if not n.endswith("over limner")}
     goals = GOALS.get(options.shape, {})
     print(json.dumps({"benchmark": f"train {options.shape}", "ratios": kept, "goals": goals}))
 

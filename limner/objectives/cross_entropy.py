@@ -18,8 +18,10 @@ from torch.nn import functional
 
 from limner.objectives.loss import Loss
 
-#: Logits in a chunk: 128 MB of them.
-CHUNK = 2**25
+#: Logits in a chunk, few enough that some of them stay in a processor's cache.
+CHUNK = 2**21
+#: But so many places at least: with fewer, adding up the gradient of the head would take long.
+PLACES = 512
 #: From the hidden vectors (n, D) of a chunk and which of the N places they are to a sum.
 Score = Callable[[Tensor, slice], Tensor]
 
@@ -37,7 +39,7 @@ def cross_entropy(
         hidden: (..., D).
         targets: (...) token ids; anything where the weight is 0.
         weights: (...).
-        chunk: places computed at once; about 128 MB of logits if not given.
+        chunk: places computed at once; those of `chunk_size` if not given.
     """
     hidden, targets, weights = hidden.flatten(0, -2), targets.flatten(), weights.flatten()
     kept = weights.nonzero().squeeze(1)
@@ -48,7 +50,7 @@ def cross_entropy(
 
     def score(part: Tensor, places: slice) -> Tensor:
         each = functional.cross_entropy(head(part).float(), targets[places], reduction="none")
-        return each @ kept_weights[places]
+        return weighted_sum(each, kept_weights[places])
 
     return Loss(sum_in_chunks(score, hidden, head, chunk), weights.sum())
 
@@ -61,7 +63,7 @@ def sum_in_chunks(
     It is differentiable with regard to `hidden` and the parameters of `head`, which are all that
     `score` may depend on differentiably.
     """
-    size = chunk if chunk is not None else _chunk_size(head)
+    size = chunk if chunk is not None else chunk_size(head)
     if not torch.is_grad_enabled():
         parts = [score(hidden[places], places) for places in _chunks(len(hidden), size)]
         return torch.stack(parts).sum() if parts else hidden.new_zeros(())
@@ -76,10 +78,24 @@ def _chunks(places: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, places)) for start in range(0, places, size)]
 
 
-def _chunk_size(head: nn.Module) -> int:
+def weighted_sum(each: Tensor, weights: Tensor) -> Tensor:
+    """The sum of `each` x `weights` (N), which mixed precision does not round to 8 bits."""
+    with torch.autocast(each.device.type, enabled=False):
+        return each @ weights
+
+
+def chunk_size(head: nn.Module) -> int:
     """Places whose logits make a chunk, by the head's widest layer: using it would take time."""
-    vocabulary = max((parameter.shape[0] for parameter in head.parameters()), default=1)
-    return max(CHUNK // vocabulary, 1)
+    return max(CHUNK // _width(head), PLACES)
+
+
+def chunk_bytes(head: nn.Module) -> int:
+    """What the logits of a chunk take, with their probabilities and their gradient."""
+    return 3 * 4 * chunk_size(head) * _width(head)
+
+
+def _width(head: nn.Module) -> int:
+    return max((p.shape[0] for p in head.parameters() if p.ndim), default=1)
 
 
 class _ChunkedSum(torch.autograd.Function):

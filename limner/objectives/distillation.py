@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from limner.data.batches import Batch
 from limner.models.decoder import Decoder
-from limner.objectives.cross_entropy import cross_entropy, sum_in_chunks
+from limner.objectives.cross_entropy import cross_entropy, sum_in_chunks, weighted_sum
 from limner.objectives.loss import Loss, Sum
 from limner.objectives.next_token import documents_of
 
@@ -59,7 +59,7 @@ class Distillation:
             with torch.no_grad():
                 aim = (self.teacher.head(taught[places]).float() / self.temperature).log_softmax(-1)
             each = functional.kl_div(own, aim, reduction="none", log_target=True).sum(-1)
-            return self.temperature**2 * (each @ kept_weights[places])
+            return self.temperature**2 * weighted_sum(each, kept_weights[places])
 
         return sum_in_chunks(score, hidden, network.head)
 

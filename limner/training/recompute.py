@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -12,15 +13,23 @@ from torch.utils.checkpoint import checkpoint
 from limner.models.block import Block
 
 
-@contextmanager
-def recomputing(network: nn.Module) -> Iterator[None]:
+def recomputing(network: nn.Module) -> AbstractContextManager[None]:
     """Blocks keep only their inputs while the context lasts, and run again going backward."""
     blocks = [module for module in network.modules() if isinstance(module, Block)]
-    for block in blocks:
-        again = partial(checkpoint, block.forward, use_reentrant=False)
-        block.forward = again  # type: ignore[method-assign]
+    return forward_replaced(
+        blocks, lambda block: partial(checkpoint, block.forward, use_reentrant=False)
+    )
+
+
+@contextmanager
+def forward_replaced(
+    modules: Sequence[nn.Module], make: Callable[[nn.Module], Callable[..., Any]]
+) -> Iterator[None]:
+    """Each of `modules` computes by what `make` makes of it while the context lasts."""
+    for module in modules:
+        module.forward = make(module)
     try:
         yield
     finally:
-        for block in blocks:
-            del block.forward  # the class' own shows again
+        for module in modules:
+            del module.forward  # the class' own shows again

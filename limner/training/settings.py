@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from limner.config import Settings
 from limner.training.optimizers import OptimizerSettings
 from limner.training.parallel import ParallelSettings
+from limner.training.precision import Precision
 from limner.training.schedules import ScheduleSettings
 
 
@@ -40,8 +39,10 @@ class TrainingSettings(Settings):
     recompute: bool = False
     """work activations out again in the backward pass rather than keep them (gradient
     checkpointing, Chen et al. 2016): a third slower, a fraction of the memory"""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """of matrix products; auto is bfloat16 on a GPU that has it, and float32 elsewhere"""
+    precision: Precision = "auto"
+    """of matrix products; auto is bfloat16 where the hardware has such products (on a CPU for
+    networks of 4 million parameters or more, as casting takes its time too), float32 elsewhere;
+    float8 (limner.training.float8) has to be asked for, and needs a GPU that multiplies it"""
     validate_every: int | None = Field(default=None, ge=1)
     """steps between validations; not given: twenty in a run"""
     patience: int | None = Field(default=None, ge=1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.nn.functional import all_gather
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -136,24 +136,7 @@ def like(tensor: Tensor, own: Tensor) -> Tensor:
 
 def gather(rows: Tensor) -> Tensor:
     """The rows (B, ...) of all processes, of which each has as many (b, ...); differentiable."""
-    gathered: Tensor = _Gathering.apply(rows)  # type: ignore[no-untyped-call]
-    return gathered
-
-
-class _Gathering(torch.autograd.Function):
-    """Rows go to all processes, and the gradients that all have of them come back."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
-        whole = upstream[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(whole)
-        return whole.chunk(dist.get_world_size())[dist.get_rank()]
+    return torch.cat(all_gather(rows.contiguous()))
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:

@@ -27,9 +27,11 @@ from limner.training.balancing import Balancer
 from limner.training.checkpoints import load_snapshot, save_snapshot, snapshots
 from limner.training.curves import CURVES, draw_curves
 from limner.training.events import LOG, EventLog, Listener
+from limner.training.float8 import in_float8, require_float8
 from limner.training.interruption import only_run, stopping_on_signals
 from limner.training.optimizers import Optimizers
 from limner.training.parallel import Lesson, Ranks
+from limner.training.precision import in_half
 from limner.training.recompute import recomputing
 from limner.training.resuming import Standing, restore, take_snapshot, weights_of
 from limner.training.samples import check_samples, write_samples
@@ -98,6 +100,10 @@ class Trainer:
         self.stopping = self.leaving = False
         self._saved_at = self._saving_took = 0.0
         self.meter = Meter(network)
+        self.half = in_half(settings.precision, network)
+        self.narrow = settings.precision == "float8"
+        if self.narrow:
+            require_float8(self.device, self.ranks.kind)
 
     # The loop
 
@@ -111,8 +117,9 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         recompute = recomputing(self.network) if self.settings.recompute else nullcontext()
+        narrow = in_float8(self.network) if self.narrow else nullcontext()
         alone = only_run(self.folder) if self.ranks.first else nullcontext()
-        with alone, stopping_on_signals(self._stop), recompute:
+        with alone, stopping_on_signals(self._stop), recompute, narrow:
             self.resume()
             self._begin()
             while not self.done and not self.leaving:
@@ -157,7 +164,7 @@ class Trainer:
         With the `last` one, the gradients of all processes are added.
         """
         with self.ranks.accumulating(self.learner, last):
-            with self._precision(), self.balancer.counting(batch.mask):
+            with self.precision(), self.balancer.counting(batch.mask):
                 total, loss = self.learner(batch)
             if total.requires_grad:
                 torch.autograd.backward(total)
@@ -188,7 +195,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """The loss on the validation batches, each counted by its weight."""
         assert self.validation is not None
-        with self._precision(), self._averaged():
+        with self.precision(), self._averaged():
             losses = (
                 self.lesson(batch.to(self.device), whole=True)[1].detach() * share
                 for batch, share in self.ranks.portion(self.validation())
@@ -228,7 +235,7 @@ class Trainer:
     # What happens between steps
 
     def _begin(self) -> None:
-        dtype = torch.bfloat16 if self._half else torch.float32
+        dtype = torch.bfloat16 if self.half else torch.float32
         if self.settings.measure_peak:
             self.meter.peak = matrix_product_peak(self.device, dtype) * self.ranks.size
         self.log.tell(
@@ -237,6 +244,7 @@ class Trainer:
             steps=self.settings.steps,
             parameters=sum(p.numel() for p in self.optimizers.parameters),
             peak=self.meter.peak,
+            precision="float8" if self.narrow else str(dtype).removeprefix("torch."),
         )
 
     def _report(self, total: Loss, norm: Tensor, rate: float) -> None:
@@ -310,15 +318,9 @@ class Trainer:
     def _checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    @property
-    def _half(self) -> bool:
-        """Whether matrix products are in bfloat16."""
-        wanted = self.settings.precision
-        fit = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return wanted == "bfloat16" or (wanted == "auto" and fit)
-
-    def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._half)
+    def precision(self) -> AbstractContextManager[object]:
+        """What losses are worked out in."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.applied()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from limner.data.batches import Batch, collate
 from limner.language_model.memory import free_bytes
-from limner.objectives.cross_entropy import CHUNK
+from limner.objectives.cross_entropy import chunk_bytes
 from limner.training.doctor.report import Check, Level
 from limner.training.optimizers import OptimizerSettings, inner_matrices, trainable
 from limner.training.settings import TrainingSettings
@@ -28,8 +28,8 @@ from limner.training.trainer import Trainer
 
 #: Above this share of the memory there is, a run is likely to be killed by what else happens.
 TIGHT = 0.85
-#: A chunk of logits, their probabilities and their gradient; and Python with PyTorch.
-BESIDE = 3 * 4 * CHUNK + 300_000_000
+#: Python with PyTorch.
+BESIDE = 300_000_000
 #: A line of the log.
 LINE = 300
 
@@ -43,12 +43,13 @@ class Memory:
     optimizer: int
     average: int
     activations: int
+    logits: int
 
     @property
     def total(self) -> int:
         """All of them, and what every run takes beside."""
         kept = self.weights + self.gradients + self.optimizer + self.average
-        return kept + self.activations + BESIDE
+        return kept + self.activations + self.logits + BESIDE
 
     @property
     def checkpoint(self) -> int:
@@ -66,6 +67,7 @@ def memory_of(trained: nn.Module, settings: TrainingSettings, activations: int) 
         optimizer_bytes(trained, settings.optimizer),
         weights if settings.average else 0,
         activations,
+        chunk_bytes(trained),
     )
 
 
@@ -95,27 +97,33 @@ def activation_bytes(trainer: Trainer, batch: Batch) -> int:
 
 def saved_bytes(trainer: Trainer, batch: Batch) -> int:
     """What is kept of a batch for the backward pass."""
-    with counting_saved(trainer.trained) as saved:
+    with keeping_saved(trainer.trained) as saved, trainer.precision():
         loss = trainer.objective.loss(trainer.network, batch)
     del loss
-    return sum(saved.values())
+    return sum(kept[0].untyped_storage().nbytes() for kept in saved.values() if kept)
 
 
 @contextmanager
-def counting_saved(trained: nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes by storage of all that is saved for the backward pass, weights apart."""
+def keeping_saved(trained: nn.Module) -> Iterator[dict[int, list[Tensor]]]:
+    """By storage, the tensors that are saved for the backward pass, weights apart.
+
+    What a chunk of logits has saved is gone when its gradient has been worked out.
+    """
     weights = {tensor.untyped_storage().data_ptr() for tensor in trained.parameters()}
-    saved: dict[int, int] = {}
-    held: list[Tensor] = []  # so that no storage is freed and its address used again
+    saved: dict[int, list[Tensor]] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            saved[storage.data_ptr()] = storage.nbytes()
-            held.append(tensor)
+        address = tensor.untyped_storage().data_ptr()
+        if address not in weights:
+            saved.setdefault(address, []).append(tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    def unpack(tensor: Tensor) -> Tensor:
+        if kept := saved.get(tensor.untyped_storage().data_ptr()):
+            kept.pop()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield saved
 
 
@@ -124,7 +132,7 @@ def check_memory(memory: Memory, device: torch.device) -> Check:
     there = free_bytes(device)
     parts = ", ".join(
         f"{name} {gigabytes(getattr(memory, name))}"
-        for name in ("weights", "gradients", "optimizer", "average", "activations")
+        for name in ("weights", "gradients", "optimizer", "average", "activations", "logits")
         if getattr(memory, name)
     )
     share = memory.total / there
@@ -176,7 +184,8 @@ def validation_seconds(trainer: Trainer) -> float:
         return 0.0
     batches = iter(trainer.validation())
     started = time.perf_counter()
-    trainer.objective.loss(trainer.network, next(batches).to(trainer.device))
+    with trainer.precision():
+        trainer.objective.loss(trainer.network, next(batches).to(trainer.device))
     return (time.perf_counter() - started) * (1 + sum(1 for _ in batches))
 
 
