@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy
 from numpy.typing import NDArray
@@ -77,6 +77,8 @@ class Encoded(NamedTuple):
 
 
 Encode = Callable[[Sequence[str]], Encoded]
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 class _Fast(NamedTuple):
@@ -108,13 +110,17 @@ class BulkEncoder:
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """The ids that `Tokenizer.encode_batch` gives."""
-        if not self.library:
-            self._choose(texts)
-        elif self._fast is not None:
-            self._check_again(texts)
-        if self._fast is None:
-            return self._slow(texts)
-        return self._careful(texts, self._fast)
+        try:
+            if not self.library:
+                self._choose(texts)
+            elif self._fast is not None:
+                self._check_again(texts)
+            if self._fast is not None:
+                return self._careful(texts, self._fast)
+        except PanicError as panic:
+            _log.warning("%s %s, so tokenizers goes on", self.library, panic)
+            self._fast, self.library = None, "tokenizers"
+        return self._slow(texts)
 
     def __reduce__(self) -> tuple[type[BulkEncoder], tuple[Tokenizer]]:
         return BulkEncoder, (self._tokenizer,)  # another process chooses for itself
@@ -136,7 +142,8 @@ class BulkEncoder:
     def _try(self, name: str, pieces: Sequence[str]) -> str:
         """Have a library encode from now on, or why not."""
         try:
-            encode = LIBRARIES[name](plain_spec(self._tokenizer))
+            load = _with_panics_as_errors(LIBRARIES[name])
+            encode = _with_panics_as_errors(load(plain_spec(self._tokenizer)))
             fast = _Fast(encode, self._wrong(encode))
             differs = self._differs(fast, pieces)
         except Exception as error:  # libraries refuse tokenizers with exceptions of all kinds
@@ -251,6 +258,26 @@ def _pattern(step: dict[str, Any]) -> str | None:
 
 
 # The libraries
+
+
+class PanicError(RuntimeError):
+    """A library met what its authors thought impossible."""
+
+
+def _with_panics_as_errors(call: Callable[[Given], Result]) -> Callable[[Given], Result]:
+    """The same, but a panic of Rust, which PyO3 makes no `Exception`, becomes one."""
+
+    def guarded(given: Given) -> Result:
+        try:
+            return call(given)
+        except BaseException as error:
+            # Each library has a class of its own for it, which cannot be imported.
+            if type(error).__name__ != "PanicException":
+                raise
+            reason, _, _ = str(error).partition("\n")
+            raise PanicError(f"panicked: {reason}") from error
+
+    return guarded
 
 
 def _gigatok(spec: str) -> Encode:

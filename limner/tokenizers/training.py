@@ -1,4 +1,4 @@
-"""Training a tokenizer: text is read twice, once to see how much there is, once to learn.
+"""Training a tokenizer: text is read once to see how much there is, and once or twice to learn.
 
 Memory has a bound whatever the size of the corpus: a trainer keeps a table of the words that it has
 seen, and it sees `sample_megabytes` of text at most.
@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,7 +50,7 @@ def train_tokenizer(
     limit = settings.sample_bytes
     learnt = min(found.size, limit)
     _log.info("%.1f MB of text, %.1f MB learnt from", found.size / 1e6, learnt / 1e6)
-    pieces = _Stoppable(sample(documents, found.size, limit))
+    pieces = _Stoppable(lambda: sample(documents, found.size, limit))
     engine = _interruptible(lambda: _learn(pieces, settings, found, show=show), pieces.stop)
     engine.add_special_tokens([AddedToken(name, normalized=False) for name in settings.specials])
     processor = settings.frame.build(engine)
@@ -60,12 +60,15 @@ def train_tokenizer(
 
 
 def _learn(
-    pieces: Iterator[str], settings: TokenizerSettings, found: Measure, *, show: bool
+    pieces: Iterable[str], settings: TokenizerSettings, found: Measure, *, show: bool
 ) -> tokenizers.Tokenizer:
     share = min(settings.sample_bytes / found.size, 1.0)
     count = round(found.pieces * share)
     if settings.kind == "bpe":
-        return training_kinds.byte_level(pieces, settings, show=show, count=count)
+        learnt = min(settings.sample_bytes, found.size)
+        return training_kinds.byte_level(
+            pieces, settings, show=show, count=count, text_bytes=learnt
+        )
     if settings.kind == "wordpiece":
         letters = found.characters
         return training_kinds.wordpiece(pieces, settings, letters, show=show, count=count)
@@ -76,17 +79,18 @@ def _learn(
     return training_kinds.word(pieces, settings, show=show, count=count)
 
 
-class _Stoppable(Iterator[str]):
-    """An iterator that can be told from another thread to fail."""
+class _Stoppable(Iterable[str]):
+    """Texts, read anew each time, whose reading can be told from another thread to fail."""
 
-    def __init__(self, pieces: Iterator[str]) -> None:
-        self._pieces, self._stopped = pieces, threading.Event()
+    def __init__(self, read: Callable[[], Iterator[str]]) -> None:
+        self._read, self._stopped = read, threading.Event()
         self.stop: Callable[[], None] = self._stopped.set
 
-    def __next__(self) -> str:
-        if self._stopped.is_set():
-            raise KeyboardInterrupt
-        return next(self._pieces)
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._read():
+            if self._stopped.is_set():
+                raise KeyboardInterrupt
+            yield piece
 
 
 def _interruptible(work: Callable[[], Result], stop: Callable[[], None]) -> Result:

@@ -20,6 +20,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from limner.tokenizers import merging
 from limner.tokenizers.pretokenizers import word_split
 from limner.tokenizers.sentencepiece import read_sentencepiece
 from limner.tokenizers.training_settings import TokenizerSettings
@@ -33,11 +34,15 @@ LINE = 4000
 
 
 def byte_level(
-    pieces: Iterable[str], settings: TokenizerSettings, *, show: bool, count: int
+    pieces: Iterable[str],
+    settings: TokenizerSettings,
+    *,
+    show: bool,
+    count: int,
+    text_bytes: int,
 ) -> tokenizers.Tokenizer:
-    """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019)."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    need = len(alphabet) + len(settings.specials)
+    """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019); may read the pieces twice."""
+    need = len(pre_tokenizers.ByteLevel.alphabet()) + len(settings.specials)
     if settings.size < need:
         raise ValueError(f"size={settings.size} is too little: bytes and special tokens are {need}")
     engine = tokenizers.Tokenizer(models.BPE())
@@ -45,12 +50,13 @@ def byte_level(
     plain = pre_tokenizers.ByteLevel(add_prefix_space=False)
     engine.pre_tokenizer = plain if split == "gpt-2" else word_split(split).build()
     engine.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=settings.size,
-        special_tokens=settings.specials,
-        initial_alphabet=alphabet,
-        show_progress=show,
-    )
+    size, specials = settings.size, settings.specials
+    if split == "gpt-2":
+        model = merging.fast_model(pieces, size, specials, count=count, text_bytes=text_bytes)
+        if model is not None:
+            engine.model = model
+            return engine
+    trainer = merging.byte_trainer(size, specials, show=show)
     engine.train_from_iterator(pieces, trainer, length=count)
     return engine
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-#: Gives the documents anew each time; they are read twice.
+#: Gives the documents anew each time; they are read two or three times.
 Documents = Callable[[], Iterable[str]]
 #: Called with (bytes of text read so far, whether that is all).
 Progress = Callable[[int, bool], None]

@@ -110,6 +110,52 @@ def test_a_library_that_turns_out_wrong_is_given_up_with_a_warning(monkeypatch, 
     assert encoder.library == "tokenizers"
 
 
+class PanicException(BaseException):
+    """As PyO3 raises it where Rust panics."""
+
+
+def broken_for(word, error):
+    """A library that is right until a word comes, and then fails."""
+
+    def load(_spec):
+        if not word:
+            raise error
+
+        def encode(texts):
+            if any(word in text for text in texts):
+                raise error
+            return joined(slowly(byte_level(), texts))
+
+        return encode
+
+    return load
+
+
+@pytest.mark.parametrize("word", ["", "naïve", "zebra"])
+def test_a_library_that_panics_is_given_up_with_one_line(monkeypatch, caplog, word):
+    panic = PanicException("index out of bounds: the len is 3\nat src/lib.rs")
+    monkeypatch.setattr(bulk, "LIBRARIES", {"broken": broken_for(word, panic)})
+    encoder = BulkEncoder(byte_level())
+    with caplog.at_level(logging.INFO, "limner.tokenizers"):
+        for text in ("plain", "a zebra", "a zebra"):
+            found = encoder.encode([text])
+            assert [ids.tolist() for ids in found.split()] == slowly(byte_level(), [text])
+    assert encoder.library == "tokenizers"
+    (line,) = [text for text in caplog.messages if "panicked" in text]
+    assert line.startswith("broken ")
+    assert "index out of bounds: the len is 3" in line
+    assert "src/lib.rs" not in line
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("word", ["", "naïve", "zebra"])
+def test_to_be_stopped_is_no_panic(monkeypatch, word, error):
+    monkeypatch.setattr(bulk, "LIBRARIES", {"stopped": broken_for(word, error())})
+    encoder = BulkEncoder(byte_level())
+    with pytest.raises(error):
+        list(map(encoder.encode, [["plain"], ["a zebra"]]))
+
+
 def test_pieces_are_spread_over_all_texts():
     texts = ["x" * 30_000, "y" * 10, "z" * 70_000]
     pieces = list(some_pieces(texts, 0.1))
