@@ -48,7 +48,7 @@ FORMATS: Mapping[str, LlamaFileType] = {
     "Q4_1": LlamaFileType.MOSTLY_Q4_1,
     "Q4_0": LlamaFileType.MOSTLY_Q4_0,
 }
-#: Instead of one of them: packed matrices keep their numbers, the others become F16.
+#: Instead of one of them: all packed matrices keep their numbers, the others become F16.
 STORED = "stored"
 #: Small tables that llama.cpp takes in F32 only, or keeps so, by the last part of their names.
 PRECISE = ("ffn_gate_inp", "position_embd", "token_types", "attn_rel_b")
@@ -79,6 +79,7 @@ def save_gguf(
     tokenizer: Tokenizer | None = None,
     format: str = "F16",
     *,
+    vocabulary: str = "Q8_0",
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -86,15 +87,16 @@ def save_gguf(
 
     Tensors are encoded one at a time, so never two copies of the model exist. Norms, biases and
     other small tables are F32 in every format. Rows that no block divides are F16, and the table
-    that logits are computed from is at least Q8_0, as llama.cpp does in its way. In the format
-    "stored", matrices packed in 8 or 4 bits are written as they are, so the file computes what the
-    network does; token vectors and the head are Q8_0, and the other matrices F16.
+    that logits are computed from is at least Q8_0, as llama.cpp does in its way. Matrices packed in
+    8 or 4 bits that are in the format already are written as they are; in the format "stored" all
+    packed ones are, so the file computes what the network does, and the other matrices are F16.
 
     Args:
         network: of a family that llama.cpp knows.
         path: the file; one that is there is replaced when the new one is complete.
         tokenizer: the model's; without it the file holds token ids only.
         format: a key of `FORMATS`, or `STORED`.
+        vocabulary: in `STORED`, the format of token vectors and head that are not packed.
         metadata: more keys for the header.
         progress: called with (tensors written, tensors in all).
 
@@ -107,7 +109,7 @@ def save_gguf(
     family = _family_of(network)
     header = family.write_gguf(network.config)
     translations = tuple(family.gguf_translations(network.config))
-    rows = list(_table(network, header, translations, format))
+    rows = list(_table(network, header, translations, format, vocabulary))
     kind = _most_used(rows) if format == STORED else format
     fields = {**_general(path, kind), **header.metadata, **_vocabulary(network, tokenizer)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +138,16 @@ def check_gguf(network: Network, tokenizer: Tokenizer | None = None) -> None:
     """ValueError unless a GGUF file can hold this network and tokenizer, whatever the format."""
     _family_of(network).write_gguf(network.config)
     _vocabulary(network, tokenizer)
+
+
+def count_kept(network: Network, format: str) -> int:
+    """How many numbers of packed matrices a file in this format keeps as they are."""
+    family = _family_of(network)
+    translations = tuple(family.gguf_translations(network.config))
+    header = family.write_gguf(network.config)
+    found = _tensors(header, translations, named_weights(network), "meta", format)
+    blocks = ((content, GGML_QUANT_SIZES[content.packed]) for content in found if content.packed)
+    return sum(content.tensor.numel() // size * weights for content, (weights, size) in blocks)
 
 
 def _family_of(network: Network) -> GGUFFamily:
@@ -172,7 +184,11 @@ def _vocabulary(network: Network, tokenizer: Tokenizer | None) -> dict[str, Any]
 
 
 def _table(
-    network: Network, header: GGUFHeader, translations: tuple[Translation, ...], format: str
+    network: Network,
+    header: GGUFHeader,
+    translations: tuple[Translation, ...],
+    format: str,
+    vocabulary: str,
 ) -> Iterator[_Row]:
     """Names, shapes and formats of all tensors, worked out without computing any."""
     found = list(_tensors(header, translations, named_weights(network), "meta", format))
@@ -180,22 +196,27 @@ def _table(
     for name, tensor, packed in found:
         shape = tuple(tensor.shape)
         if packed is None:
-            yield _Row(name, shape, _format_of(name, shape, format, tied))
+            stands_for = format
+            if format == STORED:
+                stands_for = vocabulary if name in (EMBEDDING, OUTPUT) else "F16"
+            yield _Row(name, shape, _format_of(name, shape, stands_for, tied))
         else:
             weights, size = GGML_QUANT_SIZES[packed]
             yield _Row(name, (shape[0], shape[1] // size * weights), packed)
 
 
 def _format_of(name: str, shape: tuple[int, ...], format: str, tied: bool) -> GGMLQuantizationType:
-    stem = name.removesuffix(".weight").rpartition(".")[2]
-    if len(shape) < 2 or stem in PRECISE or stem.endswith("norm"):
+    if len(shape) < 2 or _is_precise(name):
         return GGMLQuantizationType.F32
-    if format == STORED:
-        format = "Q8_0" if name in (EMBEDDING, OUTPUT) else "F16"
-    elif name == (EMBEDDING if tied else OUTPUT):
+    if name == (EMBEDDING if tied else OUTPUT):
         format = "Q8_0" if format.startswith("Q") else format
     weights, _ = GGML_QUANT_SIZES[GGMLQuantizationType[format]]
     return GGMLQuantizationType[format if shape[-1] % weights == 0 else "F16"]
+
+
+def _is_precise(name: str) -> bool:
+    stem = name.removesuffix(".weight").rpartition(".")[2]
+    return stem in PRECISE or stem.endswith("norm")
 
 
 class _Content(NamedTuple):
@@ -218,7 +239,9 @@ def _tensors(
         yield _Content(name, tensor)
     for rule in translations:
         weights = [ours[name] for name in rule.ours]
-        packed = _packed_in(rule, weights) if format == STORED else None
+        packed = _packed_in(rule, weights)
+        if packed is not None and format not in (STORED, packed.name):
+            packed = None  # rounded again, as is asked for
         # Floats before what the rule computes, which would round once more in 16 bits.
         read = _as_float if packed is None else _as_blocks
         tensors = rule.save([read(weight, device) for weight in weights])
@@ -233,6 +256,8 @@ def _packed_in(
     packed = [weight for weight in weights if isinstance(weight, PackedWeight)]
     formats = {packed_format(weight) for weight in packed}
     if len(packed) < len(weights) or len(formats) > 1 or not rule.keeps_rows:
+        return None
+    if any(map(_is_precise, rule.theirs)):
         return None
     (format,) = formats
     return None if format is None else GGMLQuantizationType[format]

@@ -18,7 +18,7 @@ import numpy
 
 from limner.data import preparing
 from limner.data.deduplication import Signature
-from limner.data.extra import import_extra
+from limner.data.extra import cluster
 from limner.data.filtering import Examined, Examiner, Refusal
 from limner.data.sources import SerialSource, Source
 
@@ -40,16 +40,8 @@ class ClusterReader:
         if not isinstance(source, SerialSource):
             kind = type(source).__name__
             raise ValueError(f"'{source.name}' is a {kind}: a cluster reads a SerialSource")
-        ray = import_extra("ray", "cluster", "preparing on a cluster")
-        import_extra("ray.data", "cluster", "preparing on a cluster")
-        started = not ray.is_initialized()
-        if started:
-            ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
-        try:
+        with cluster("ray.data", "preparing on a cluster") as ray:
             yield from in_batches(source, self.rows(ray, source, examiner))
-        finally:
-            if started:
-                ray.shutdown()
 
     def rows(self, ray: Any, source: SerialSource, examiner: Examiner) -> Iterator[Columns]:
         """One row a document, in the order of the source."""

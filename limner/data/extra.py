@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -17,3 +20,30 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
         raise ValueError(
             f"{purpose} needs {error.name}: pip install 'limner[{extra}]' brings it"
         ) from None
+
+
+def import_ray(part: str, purpose: str) -> Any:
+    """A part of Ray, such as "ray.data"; ValueError if it is not installed."""
+    # Ray reports to its makers unless this is set before it is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return import_extra(part, "cluster", purpose)
+
+
+@contextmanager
+def cluster(part: str, purpose: str) -> Iterator[Any]:
+    """Ray with a part of it, for as long as the context lasts.
+
+    The cluster is the one at RAY_ADDRESS, or one of this machine's cores.
+
+    Raises ValueError if Ray is not installed.
+    """
+    import_ray(part, purpose)
+    ray = import_ray("ray", purpose)
+    started = not ray.is_initialized()
+    if started:
+        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+    try:
+        yield ray
+    finally:
+        if started:
+            ray.shutdown()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import signal
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from limner.data.extra import import_ray
 from limner.serving.administration import LoadAdapterRequest
 from limner.serving.application import ROUTES, create_application
 from limner.serving.cluster_measurements import merged
@@ -62,14 +62,7 @@ class ClusterServer(Server):
         responses: ResponseStore | None = None,
         placement: Placement | None = None,
     ) -> None:
-        # Ray reports to its makers unless this is set before it is imported.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        try:
-            from ray import serve
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"a cluster needs {error.name}: pip install 'limner[cluster]' brings it"
-            ) from None
+        serve = import_ray("ray.serve", "a cluster")
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         self._serve, self.placement = serve, placement or Placement()
         self.name, self._deployed = f"limner-{secrets.token_hex(4)}", False

@@ -10,14 +10,14 @@ import io
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from limner.data.extra import import_extra
+from limner.data.extra import cluster
 from limner.training.events import Event, Listener
 from limner.training.interruption import stopping_on_signals
 from limner.training.parallel import DIED
@@ -75,7 +75,8 @@ def train_on_cluster(settings: PretrainSettings, workers: int, listener: Listene
     """
     if "WORLD_SIZE" in os.environ:
         raise ValueError("--cluster starts the processes by itself: leave torchrun out")
-    with cluster() as ray:
+    with cluster("ray.train.torch", "training on a cluster") as ray:
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is said here
         mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
         fit = launcher(ray, settings, workers, mailbox)
         # Ray prints on standard output what became of its workers, which is said in one line below.
@@ -84,24 +85,6 @@ def train_on_cluster(settings: PretrainSettings, workers: int, listener: Listene
         if error is not None:
             logger.info("%s", error)
             raise cause(ray.get(mailbox.failures.remote()), error) from error
-
-
-@contextmanager
-def cluster() -> Iterator[Any]:
-    """Ray, for as long as the context lasts; ValueError if it is not installed."""
-    # Ray reports to its makers unless this is set before it is imported.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = import_extra("ray", "cluster", "training on a cluster")
-    import_extra("ray.train.torch", "cluster", "training on a cluster")
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is said here
-    started = not ray.is_initialized()
-    if started:
-        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
-    try:
-        yield ray
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def launcher(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from limner.checkpoints.catalogue import resolve
 from limner.checkpoints.checkpoint import open_checkpoint
@@ -58,6 +58,9 @@ class Goal(Settings):
     encoder-decoders: span_corruption, denoising; models of texts and images: contrastive"""
     share: float | None = Field(default=None, gt=0, lt=1)
     """how much is noised, or how much of the loss is the teacher's; not given: as in the paper"""
+    mean_length: float | None = Field(default=None, ge=1)
+    """span_corruption, and infill of denoising: tokens of a missing span on average; not given: 3,
+    as in the papers"""
     noises: tuple[Noise, ...] = ("permute", "infill")
     """denoising: which, in this order: permute, rotate, infill, delete, mask"""
     teacher: str | None = None
@@ -71,6 +74,16 @@ class Goal(Settings):
     balance: float = Field(default=0.0, ge=0)
     """next_token: weight of the loss that evens out the load of experts"""
 
+    @model_validator(mode="after")
+    def _has_spans(self) -> Self:
+        infills = self.kind == "denoising" and "infill" in self.noises
+        if self.mean_length is not None and self.kind != "span_corruption" and not infills:
+            raise ValueError(
+                f"mean_length={self.mean_length:g} is for kind=span_corruption, and for "
+                f"kind=denoising with infill among its noises: leave it out of kind={self.kind}"
+            )
+        return self
+
     @property
     def packing(self) -> Literal["packed", "padded"]:
         """What the objective wants: some read a text as a whole."""
@@ -78,8 +91,9 @@ class Goal(Settings):
         return "padded" if self.kind in whole else "packed"
 
     def options(self) -> dict[str, Any]:
-        """The share, if it is given."""
-        return {} if self.share is None else {"share": self.share}
+        """The share and the mean length, those that are given."""
+        given = {"share": self.share, "mean_length": self.mean_length}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def require_fit(goal: Goal, network: Network) -> None:

@@ -2,13 +2,16 @@
 
 import itertools
 import json
+import os
 import sys
+import types
 
 import pytest
 
 from limner.config import read_settings
 from limner.data import preparing
 from limner.data.cluster import ClusterReader
+from limner.data.extra import cluster
 from limner.data.filtering import Filters
 from limner.data.preparing import prepare
 from limner.data.sources import text_source
@@ -70,9 +73,9 @@ def test_a_cluster_makes_the_same_bytes_as_one_process(tmp_path, monkeypatch):
             prepared(tmp_path / "texts", "stopped")
     ray.init(log_to_driver=False, include_dashboard=False, num_cpus=2)
     try:
-        cluster = ClusterReader()
-        assert prepared(tmp_path / "texts", "there", read=cluster) == here
-        assert prepared(tmp_path / "texts", "stopped", read=cluster) == here
+        reader = ClusterReader()
+        assert prepared(tmp_path / "texts", "there", read=reader) == here
+        assert prepared(tmp_path / "texts", "stopped", read=reader) == here
     finally:
         ray.shutdown()
 
@@ -87,6 +90,28 @@ def stop_at(number, write):
         return write(*arguments)
 
     return stopped
+
+
+@pytest.mark.parametrize(("running", "asked", "found"), [(False, None, "0"), (True, "1", "1")])
+def test_ray_does_not_report_to_its_makers_unless_told_to(monkeypatch, running, asked, found):
+    """And it is ended by whom it was started."""
+    calls = []
+
+    class Ray(types.ModuleType):
+        def __getattr__(self, name):
+            if name == "is_initialized":
+                return lambda: running
+            return lambda **_: calls.append((name, os.environ["RAY_USAGE_STATS_ENABLED"]))
+
+    monkeypatch.setitem(sys.modules, "ray", Ray("ray"))
+    monkeypatch.setitem(sys.modules, "ray.data", Ray("ray.data"))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", asked or "")  # so that it is put back
+    if asked is None:
+        monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    with cluster("ray.data", "a test") as ray:
+        ray.work()
+    expected = ["work"] if running else ["init", "work", "shutdown"]
+    assert calls == [(name, found) for name in expected]
 
 
 def test_without_ray_one_line_says_how_to_get_it(tmp_path, monkeypatch):
