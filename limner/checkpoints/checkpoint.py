@@ -34,6 +34,7 @@ from limner.nn.packed import (
     packed_weights,
     replace_layers,
 )
+from limner.nn.scaled import scaled_weights
 from limner.tokenizers import Tokenizer, load_tokenizer, tokenizer_from_gguf
 
 log = logging.getLogger(__name__)
@@ -190,8 +191,9 @@ def named_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def named_weights(network: nn.Module) -> dict[str, Tensor | Packed | None]:
-    """Parameters, buffers and packed weights."""
-    return named_tensors(network) | dict(packed_weights(network))
+    """Parameters, buffers, packed weights and, as floats, those of 8 bits by rows."""
+    rows = {name: weight.dequantize() for name, weight in scaled_weights(network)}
+    return named_tensors(network) | dict(packed_weights(network)) | rows
 
 
 def place(

@@ -36,7 +36,10 @@ def read_packed(
         return None
     numbers = torch.arange(packed.outputs)
     taken = [rows.flatten() for rows in rule.load([numbers[:, None]])]
-    return [packed if torch.equal(rows, numbers) else packed.take(rows) for rows in taken]
+    if len(taken) == 1 and len(taken[0]) == len(numbers):
+        # Weights share mappings, in which one that is copied would leave a hole.
+        return [packed if torch.equal(taken[0], numbers) else packed.reorder(taken[0])]
+    return [packed.take(rows) for rows in taken]
 
 
 def _packs(network: nn.Module, name: str) -> bool:

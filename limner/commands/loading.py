@@ -26,7 +26,7 @@ class AnyModelSettings(CommandSettings):
     model: str
     """a name of the catalogue (`limner pull` lists it), a folder, or OWNER/REPOSITORY of the hub"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """the number format of the weights; auto is float32 on a CPU and bfloat16 on a GPU"""
+    """the number format of the weights; auto is float32 on a CPU, bfloat16 on a GPU if it can"""
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto is the GPU if there is one"""
 

@@ -24,12 +24,13 @@ class LoadingSettings(CommandSettings):
     """How models are loaded."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """the number format of the weights; auto is float32 on a CPU and bfloat16 on a GPU"""
+    """the number format of the weights; auto is float32 on a CPU, bfloat16 on a GPU if it can"""
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto is the GPU if there is one"""
-    weights: Literal["auto", "stored", "float", "int8", "int4", "parameters"] = "auto"
+    weights: Literal["auto", "stored", "float", "int8", "int4", "fp8", "parameters"] = "auto"
     """what the matrices' numbers become: as the file holds them (stored), floats, rounded to 8 or 4
-    bits, or PyTorch's own parameters; auto is stored where limner's kernels run"""
+    bits or to floats of 8 bits (fp8), or PyTorch's own parameters; auto is stored where limner's
+    kernels run"""
     activation_bits: Literal[8, 16] = 16
     """how activations meet weights of few bits: 16 answers as float activations do, 8 as llama.cpp
     does, faster with many streams and long prompts"""

@@ -28,6 +28,7 @@ Report = Callable[[str, int, int], None]
 #: The layout of each method's folder, unless another is asked for.
 OWN_LAYOUT = {
     "rtn": "compressed-tensors",
+    "fp8": "compressed-tensors",
     "gptq": "gptq",
     "awq": "awq",
     "outliers": "limner_outliers",
@@ -50,12 +51,12 @@ class Command(CommandSettings):
     """the model: a folder, a .gguf file, or a name"""
     target: Path
     """the folder to write, made if missing, or the .gguf file"""
-    method: Literal["rtn", "gptq", "awq", "outliers"] = "gptq"
+    method: Literal["rtn", "fp8", "gptq", "awq", "outliers"] = "gptq"
     """gptq makes later weights of a row correct earlier errors, awq gives inputs that matter finer
-    steps, rtn only rounds and needs no texts, outliers keeps the largest inputs' weights in float
-    (LLM.int8)"""
+    steps, rtn only rounds and needs no texts, fp8 rounds to floats of 8 bits with a scale for each
+    row, for GPUs, outliers keeps the largest inputs' weights in float (LLM.int8)"""
     bits: Literal[4, 8] | None = None
-    """bits a weight; 4 if not given, for outliers 8"""
+    """bits a weight; 4 if not given, for outliers and fp8 8"""
     group: int | None = Field(default=32, ge=32)
     """inputs that share a scale: 32, 64, 128 ..., or null for a whole row"""
     symmetric: bool | None = None
@@ -125,9 +126,12 @@ def choose_layout(settings: Command) -> str:
 
 def choose_method(settings: Command, layout: str) -> Method:
     """The method and the grid that the settings ask for; ValueError if they do not go together."""
-    from limner.checkpoints.quantized import Grid
+    from limner.checkpoints.quantized import FLOAT8_GRID, Grid
     from limner.quantization.methods import Method
 
+    if settings.method == "fp8":
+        check_float8(settings, layout)
+        return Method("fp8", FLOAT8_GRID)
     bits = settings.bits or (8 if settings.method == "outliers" else 4)
     if settings.method == "outliers" and layout != OWN_LAYOUT["outliers"]:
         raise ValueError(
@@ -139,6 +143,22 @@ def choose_method(settings: Command, layout: str) -> Method:
     minimum = layout == "gguf" and bits == 4 and not symmetric
     grid = Grid(bits, settings.group, symmetric, minimum)
     return Method(settings.method, grid, threshold=settings.threshold)
+
+
+def check_float8(settings: Command, layout: str) -> None:
+    """ValueError if the settings ask for what method=fp8 does not do."""
+    if layout != OWN_LAYOUT["fp8"]:
+        raise ValueError(
+            f"layout={layout} has no place for method=fp8: leave it out and name a folder"
+        )
+    other = {
+        "bits": settings.bits == 4,
+        "group": settings.group is not None and "group" in settings.model_fields_set,
+        "symmetric": settings.symmetric is False,
+    }
+    for name, asked in other.items():
+        if asked:
+            raise ValueError(f"method=fp8 has 8 bits and a scale for each row: leave {name} out")
 
 
 def check(network: Network, tokenizer: Tokenizer, layout: str, grid: Grid) -> None:

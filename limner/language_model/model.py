@@ -63,6 +63,7 @@ class LanguageModel:
 
     Attributes:
         speculation: how answers are guessed ahead; set it before the first one, or never.
+        compiled: whether torch.compile makes the steps that a GPU records; set it likewise.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class LanguageModel:
     ) -> None:
         self.cache_bits = cache_bits
         self.speculation: Speculation | None = None
+        self.compiled = False
         self.name, self.network, self.tokenizer = name, network, tokenizer
         self.context = network.config.context if context is None else context
         if not 2 <= self.context <= network.config.context:
@@ -112,6 +114,7 @@ class LanguageModel:
             cache_bits=self.cache_bits,
             end_tokens=self.tokenizer.stop_ids,
             speculation=self.speculation,
+            compiled=self.compiled,
         )
 
     # Adapters

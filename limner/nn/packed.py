@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from limner import kernels
 from limner.kernels import PackedFloats, PackedWeight
+from limner.nn import scaled
 
 #: What the numbers of weights become: those that the file holds where kernels read its format
 #: ("stored"), floats of the same value ("float"), or 8 or 4 bits in groups of 32.
@@ -119,11 +120,7 @@ def replace_layers(network: nn.Module) -> None:
     Matrices that are not in a linear layer (experts, recurrences) stay as they are, and so do those
     that a module reads itself, which it names in `reads_weights`.
     """
-    spared = {
-        f"{name}.{child}"
-        for name, module in network.named_modules()
-        for child in getattr(module, "reads_weights", ())
-    }
+    spared = read_elsewhere(network)
     for name, module in list(network.named_modules()):
         if type(module) is nn.Linear and name not in spared:
             empty = PackedLinear(module.in_features, module.out_features, module.bias)
@@ -131,6 +128,15 @@ def replace_layers(network: nn.Module) -> None:
         elif type(module) is nn.Embedding and name.endswith("embedding.tokens"):
             table = PackedEmbedding(module.num_embeddings, module.embedding_dim)
             network.set_submodule(name, table)
+
+
+def read_elsewhere(network: nn.Module) -> set[str]:
+    """Names of the layers whose weights another module reads itself."""
+    return {
+        f"{name}.{child}"
+        for name, module in network.named_modules()
+        for child in getattr(module, "reads_weights", ())
+    }
 
 
 def set_activation_bits(network: nn.Module, bits: Literal[8, 16]) -> None:
@@ -185,7 +191,8 @@ def packed_weights(network: nn.Module) -> Iterator[tuple[str, Packed | None]]:
 def weight_bytes(network: nn.Module) -> int:
     """Memory of all weights, packed or not; those used in two places count once."""
     packed = {id(weight): weight.nbytes for _, weight in packed_weights(network) if weight}
-    return sum(packed.values()) + sum(parameter.nbytes for parameter in network.parameters())
+    rows = sum(weight.nbytes for _, weight in scaled.scaled_weights(network))
+    return sum(packed.values()) + rows + sum(each.nbytes for each in network.parameters())
 
 
 def number_format(network: nn.Module) -> str:
@@ -193,6 +200,8 @@ def number_format(network: nn.Module) -> str:
     sizes: dict[str, int] = {}
     for _, weight in packed_weights(network):
         sizes[describe(weight)] = sizes.get(describe(weight), 0) + (weight.nbytes if weight else 0)
+    for _, rows in scaled.scaled_weights(network):
+        sizes[scaled.describe(rows)] = sizes.get(scaled.describe(rows), 0) + rows.nbytes
     for parameter in network.parameters():
         name = str(parameter.dtype).removeprefix("torch.")
         sizes[name] = sizes.get(name, 0) + parameter.nbytes

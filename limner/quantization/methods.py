@@ -16,16 +16,17 @@ from limner.models.block import Block
 from limner.models.network import Network
 from limner.nn.mixture import Router
 from limner.nn.packed import PackedLinear
+from limner.nn.scaled import ScaledLinear, ScaledWeight
 from limner.quantization.awq import round_clipped, search_scales
 from limner.quantization.folding import find_fold, fold_scales
 from limner.quantization.gptq import gptq
 from limner.quantization.layerwise import Inputs, Seen, Walk, watch
 from limner.quantization.outliers import THRESHOLD, OutlierLinear, split_outliers
-from limner.quantization.rounding import round_to_nearest
+from limner.quantization.rounding import round_to_nearest, round_whole_rows
 
 log = logging.getLogger(__name__)
 
-Weight = GroupedWeight | OutlierWeight
+Weight = GroupedWeight | OutlierWeight | ScaledWeight
 Weights = dict[str, Weight]
 #: Called with (blocks done, blocks in all).
 Progress = Callable[[int, int], None]
@@ -35,12 +36,12 @@ Progress = Callable[[int, int], None]
 class Method:
     """How a network is rounded.
 
-    "rtn" rounds to nearest and needs no texts; "gptq", "awq" and "outliers" look at what layers
-    meet. `by_weight` lets GPTQ take inputs in the order of their size; inputs of at least
-    `threshold` are outliers.
+    "rtn" rounds to nearest and "fp8" to floats of 8 bits (with `FLOAT8_GRID`), which need no texts;
+    "gptq", "awq" and "outliers" look at what layers meet. `by_weight` lets GPTQ take inputs in the
+    order of their size; inputs of at least `threshold` are outliers.
     """
 
-    name: Literal["rtn", "gptq", "awq", "outliers"]
+    name: Literal["rtn", "fp8", "gptq", "awq", "outliers"]
     grid: Grid
     by_weight: bool = True
     threshold: float = THRESHOLD
@@ -48,7 +49,7 @@ class Method:
     @property
     def needs_texts(self) -> bool:
         """Whether it is calibrated."""
-        return self.name != "rtn"
+        return self.name not in ("rtn", "fp8")
 
 
 def layers_to_quantize(network: nn.Module) -> list[str]:
@@ -122,7 +123,11 @@ def _round_everything(
 ) -> Weights:
     weights = Weights()
     for number, name in enumerate(names, start=1):
-        weights[name] = round_to_nearest(linear_at(network, name).weight, method.grid)
+        matrix = linear_at(network, name).weight
+        floating = method.grid.floating
+        weights[name] = (
+            round_whole_rows(matrix) if floating else round_to_nearest(matrix, method.grid)
+        )
         put(network, name, weights[name])
         if progress is not None:
             progress(number, len(names))
@@ -216,6 +221,9 @@ def put(network: nn.Module, name: str, weight: Weight) -> None:
     linear = linear_at(network, name)
     if isinstance(weight, OutlierWeight):
         network.set_submodule(name, OutlierLinear(weight, linear.bias))
+        return
+    if isinstance(weight, ScaledWeight):
+        network.set_submodule(name, ScaledLinear(weight, linear.bias))
         return
     packed = weight.packed()
     if packed is None or linear.weight.device.type != "cpu":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from limner.checkpoints.quantized import Grid, GroupedWeight
+from limner.nn.scaled import FLOAT8, ScaledWeight, round_rows
 
 
 class Levels(NamedTuple):
@@ -75,10 +76,14 @@ def in_groups(matrix: Tensor, grid: Grid) -> Tensor:
 
     Raises ValueError if groups do not divide its inputs, or a number is not finite.
     """
-    if not matrix.isfinite().all():
-        raise ValueError("cannot quantize a weight that holds infinities or NaN: check its source")
+    _require_finite(matrix)
     group = grid.group_of(matrix.shape[1])
     return matrix.detach().float().unflatten(1, (-1, group))
+
+
+def _require_finite(matrix: Tensor) -> None:
+    if not matrix.isfinite().all():
+        raise ValueError("cannot quantize a weight that holds infinities or NaN: check its source")
 
 
 def assemble(codes: Tensor, levels: Levels, grid: Grid) -> GroupedWeight:
@@ -86,6 +91,15 @@ def assemble(codes: Tensor, levels: Levels, grid: Grid) -> GroupedWeight:
     flat = codes.flatten(1).to(torch.uint8)
     zeros = levels.zero if grid.minimum else levels.zero.to(torch.uint8)
     return GroupedWeight(flat, levels.scale.half(), zeros, grid.bits)
+
+
+def round_whole_rows(matrix: Tensor, dtype: torch.dtype = FLOAT8) -> ScaledWeight:
+    """`matrix` (N, K) in int8 or float8, with one scale for each row.
+
+    Raises ValueError if a number is not finite.
+    """
+    _require_finite(matrix)
+    return round_rows(matrix, dtype)
 
 
 def round_to_nearest(matrix: Tensor, grid: Grid, clip: float | Tensor = 1.0) -> GroupedWeight:

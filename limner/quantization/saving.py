@@ -19,7 +19,9 @@ from limner.checkpoints.quantized.weight import GroupedWeight, OutlierWeight, jo
 from limner.models.families import find_family
 from limner.models.network import Network
 from limner.models.translation import Translation
+from limner.nn import scaled
 from limner.nn.packed import packed_weights
+from limner.nn.scaled import ScaledWeight
 from limner.quantization.methods import layers_to_quantize
 from limner.tokenizers import Tokenizer
 
@@ -106,7 +108,7 @@ def _quantized(
 
 
 def _codes(weight: Weight) -> Tensor:
-    return weight.codes if isinstance(weight, GroupedWeight) else weight.rest.codes
+    return weight.rest.codes if isinstance(weight, OutlierWeight) else weight.codes
 
 
 def _together(parts: list[Weight]) -> Weight:
@@ -114,6 +116,9 @@ def _together(parts: list[Weight]) -> Weight:
     groups = [part for part in parts if isinstance(part, GroupedWeight)]
     if len(groups) == len(parts):
         return joined(groups)
+    rows = [part for part in parts if isinstance(part, ScaledWeight)]
+    if len(rows) == len(parts):
+        return scaled.joined(rows)
     outliers = [part for part in parts if isinstance(part, OutlierWeight)]
     rest = joined([part.rest for part in outliers])
     return OutlierWeight(rest, outliers[0].columns, torch.cat([part.values for part in outliers]))

@@ -5,10 +5,14 @@ import json
 import numpy
 import pytest
 import torch
-from compressed_tensors.compressors import PackedQuantizationCompressor
+from compressed_tensors.compressors import (
+    FloatQuantizationCompressor,
+    PackedQuantizationCompressor,
+)
 from compressed_tensors.quantization import QuantizationScheme
 
 from limner.checkpoints.quantized import (
+    FLOAT8_GRID,
     Grid,
     GroupedWeight,
     QuantizedTensors,
@@ -17,6 +21,7 @@ from limner.checkpoints.quantized import (
 )
 from limner.checkpoints.quantized.words import from_words, to_words
 from limner.checkpoints.safetensors import SafetensorsFolder, write_safetensors
+from limner.nn.scaled import FLOAT8, round_rows
 
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 
@@ -160,3 +165,108 @@ def test_words_come_back(bits):
     assert torch.equal(from_words(to_words(codes, bits), bits), codes)
     with pytest.raises(ValueError, match="do not fill words"):
         to_words(codes[..., :3], bits)
+
+
+def float8_parts():
+    matrix = torch.randn(16, 64, generator=torch.Generator().manual_seed(3))
+    return find_layout("compressed-tensors").write(round_rows(matrix))
+
+
+def opened(folder, parts):
+    """A folder of floats of 8 bits that holds these parts of the matrix `a`."""
+    write_safetensors(((f"a.{suffix}", part.clone()) for suffix, part in parts.items()), folder)
+    fields = find_layout("compressed-tensors").write_fields(FLOAT8_GRID, [])
+    return with_plain_names(
+        SafetensorsFolder(folder), folder, json.loads(json.dumps({"quantization_config": fields}))
+    )
+
+
+def test_floats_of_8_bits_are_what_compressed_tensors_reads(tmp_path):
+    parts = float8_parts()
+    assert (parts["weight"].dtype, parts["weight_scale"].shape) == (FLOAT8, (16, 1))
+    source = opened(tmp_path, parts)
+    assert isinstance(source, QuantizedTensors)
+    scheme = QuantizationScheme(**source.settings["config_groups"]["group_0"])
+    theirs = FloatQuantizationCompressor.decompress(parts, scheme)["weight"]
+    assert torch.equal(source.read("a.weight"), theirs)
+    assert source.packed("a.weight") is None
+    stored = source.scaled("a.weight")
+    assert stored is not None
+    assert torch.equal(stored.codes.view(torch.uint8), parts["weight"].view(torch.uint8))
+
+
+@pytest.mark.parametrize("scale", [torch.tensor(0.5), torch.tensor([0.5])], ids=["none", "one"])
+def test_one_scale_may_be_for_all_rows(tmp_path, scale):
+    codes = float8_parts()["weight"]
+    parts = {"weight": codes, "weight_scale": scale, "input_scale": torch.ones(1)}
+    source = opened(tmp_path, parts)
+    assert list(source.names()) == ["a.weight"]
+    assert torch.equal(source.read("a.weight"), codes.float() * 0.5)
+
+
+def test_whole_rows_of_int8_are_found(tmp_path):
+    given = weight(8, True, groups=1)
+    layout = find_layout("compressed-tensors")
+    named = {f"a.{suffix}": part for suffix, part in layout.write(given).items()}
+    write_safetensors(named.items(), tmp_path)
+    fields = {"quantization_config": layout.write_fields(Grid(8, None, True), [])}
+    source = with_plain_names(SafetensorsFolder(tmp_path), tmp_path, fields)
+    assert isinstance(source, QuantizedTensors)
+    stored = source.scaled("a.weight")
+    assert stored is not None
+    assert stored.codes.dtype == torch.int8
+    assert torch.equal(stored.dequantize(), given.dequantize())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight_scale": None}, r"'a.weight' are F8_E4M3, but there is no 'a.weight_scale'"),
+        ({"weight_scale": torch.ones(7, 1)}, r"'a.weight': scales of shape \(7, 1\) .* 16 rows"),
+        ({"weight_scale": torch.ones(16, 4)}, "'a.weight': floats .* 4 scales a row"),
+        ({"weight": None}, "'a.weight': there are scales, but no numbers"),
+        ({"weight": torch.ones(16, 64).to(torch.float8_e5m2)}, "'a.weight': .*float8_e5m2 cannot"),
+    ],
+)
+def test_floats_of_8_bits_without_what_belongs_to_them_are_named(tmp_path, change, message):
+    parts = {name: part for name, part in (float8_parts() | change).items() if part is not None}
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path, parts).read("a.weight")
+
+
+def test_blocks_of_floats_of_8_bits_have_a_scale_each(tmp_path):
+    codes = float8_parts()["weight"]  # (16, 64)
+    scales = torch.rand(3, 2, generator=torch.Generator().manual_seed(4)) + 0.1
+    write_safetensors([("a.weight", codes), ("a.weight_scale_inv", scales)], tmp_path)
+    settings = {"quant_method": "fp8", "weight_block_size": [6, 40]}
+    source = with_plain_names(
+        SafetensorsFolder(tmp_path), tmp_path, {"quantization_config": settings}
+    )
+    assert isinstance(source, QuantizedTensors)
+    assert (list(source.names()), source.shape("a.weight")) == (["a.weight"], (16, 64))
+    expected = [
+        [codes[r, c].item() * scales[r // 6, c // 40] for c in range(64)] for r in range(16)
+    ]
+    torch.testing.assert_close(source.read("a.weight"), torch.tensor(expected))
+    assert source.scaled("a.weight") is None
+    settings["weight_block_size"] = [8, 40]
+    with pytest.raises(ValueError, match=r"\(3, 2\) are not those of blocks of 8 x 40 .* 16 x 64"):
+        source.read("a.weight")
+
+
+def test_blocks_in_compressed_tensors_are_what_it_reads(tmp_path):
+    codes = float8_parts()["weight"]
+    scales = torch.rand(2, 4, generator=torch.Generator().manual_seed(4)) + 0.1
+    fields = find_layout("compressed-tensors").write_fields(FLOAT8_GRID, [])
+    weights = fields["config_groups"]["group_0"]["weights"]
+    weights |= {"strategy": "block", "block_structure": [8, 16]}
+    parts = {"weight": codes, "weight_scale": scales}
+    scheme = QuantizationScheme(**fields["config_groups"]["group_0"])
+    theirs = FloatQuantizationCompressor.decompress(parts, scheme)["weight"]
+    read = find_layout("compressed-tensors").read(parts, fields)
+    torch.testing.assert_close(read.dequantize(), theirs)
+
+
+def test_floats_of_8_bits_in_blocks_are_not_written():
+    with pytest.raises(ValueError, match="writes no folders of floats of 8 bits in blocks"):
+        find_layout("fp8").write_fields(FLOAT8_GRID, [])

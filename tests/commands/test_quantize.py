@@ -48,6 +48,7 @@ def told(lines):
     ("method", "layout", "bits"),
     [
         ("rtn", "compressed-tensors", "4.500"),
+        ("fp8", "compressed-tensors", "8.467"),
         ("gptq", "gptq", "4.625"),
         ("awq", "awq", "4.625"),
         ("outliers", "limner_outliers", "9.188"),
@@ -156,6 +157,11 @@ def test_mistakes_come_before_the_work(refused, model, settings, tmp_path):
     assert "method=outliers rounds to 8 bits" in line
     line = refused("quantize", model, folder, "method=outliers", "layout=gptq", *settings)
     assert "layout=gptq has no place for method=outliers" in line
+    line = refused("quantize", model, folder, "method=fp8", "layout=gptq", *settings)
+    assert "layout=gptq has no place for method=fp8: leave it out and name a folder" in line
+    for word in ("bits=4", "group=32", "symmetric=false"):
+        line = refused("quantize", model, folder, "method=fp8", word, *settings)
+        assert f"8 bits and a scale for each row: leave {word.partition('=')[0]} out" in line
     line = refused("quantize", model, folder, "method=awq", "symmetric=true", *settings)
     assert "AWQ folders hold 4 bits with zeros" in line
     line = refused("quantize", model, folder, "group=64", *settings)

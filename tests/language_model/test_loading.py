@@ -8,6 +8,7 @@ import torch
 import limner
 from limner.checkpoints.checkpoint import save_folder
 from limner.language_model import memory
+from limner.language_model.loading import fastest_dtype
 from limner.nn.paged import PagedCache
 from tests.docs.tiny_model import write_tiny_model
 
@@ -41,6 +42,11 @@ def test_a_cpu_computes_in_float32_unless_told_otherwise(gguf):
     assert dtype(limner.load(gguf, device="cpu")) == torch.float32
     assert dtype(limner.load(gguf, dtype="bfloat16")) == torch.bfloat16
     assert dtype(limner.load(gguf, dtype=torch.float16)) == torch.float16
+
+
+def test_a_gpu_computes_in_what_it_multiplies_fastest():
+    chosen = [fastest_dtype(capability) for capability in ((9, 0), (8, 0), (7, 5), (6, 1))]
+    assert chosen == [torch.bfloat16, torch.bfloat16, torch.float16, torch.float32]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from limner.checkpoints.checkpoint import open_checkpoint, save_folder
-from limner.checkpoints.quantized import Grid, OutlierWeight
+from limner.checkpoints.quantized import FLOAT8_GRID, Grid, OutlierWeight
 from limner.models.families import find_family
 from limner.nn.packed import PackedLinear
+from limner.nn.scaled import ScaledLinear
 from limner.quantization.layerwise import Walk, watch
 from limner.quantization.methods import Method, layers_to_quantize, quantize_network
 from limner.quantization.outliers import OutlierLinear
@@ -60,6 +61,25 @@ def test_calibrated_methods_beat_rounding_to_nearest(name):
     quantize_network(nearest, Method("rtn", grid))
     quantize_network(ours, Method(name, grid), rows)
     assert divergence(network, ours, rows) < divergence(network, nearest, rows)
+
+
+def test_floats_of_8_bits_are_near_the_network_and_need_no_texts():
+    network, changed, rows = tiny(attention_bias=True), tiny(attention_bias=True), texts()
+    method = Method("fp8", FLOAT8_GRID)
+    assert not method.needs_texts
+    weights = quantize_network(changed, method)
+    assert len(weights) == 3 * 7
+    assert isinstance(changed.blocks[1].feedforward.down, ScaledLinear)
+    assert all(8 < weight.stored_bits / weight.numbers < 8.6 for weight in weights.values())
+    assert 0 < divergence(network, changed, rows) < 0.01
+
+
+def test_weights_that_are_no_numbers_are_refused_as_floats_of_8_bits():
+    network = tiny()
+    with torch.no_grad():
+        network.blocks[1].mixer.query.weight[3, 4] = torch.inf
+    with pytest.raises(ValueError, match="holds infinities or NaN"):
+        quantize_network(network, Method("fp8", FLOAT8_GRID))
 
 
 def test_outlier_layers_take_the_place_of_linear_ones():

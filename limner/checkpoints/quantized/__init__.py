@@ -2,9 +2,15 @@
 
 from limner.checkpoints.quantized.layout import LAYOUTS, Layout, find_layout
 from limner.checkpoints.quantized.source import QuantizedTensors, with_plain_names
-from limner.checkpoints.quantized.weight import Grid, GroupedWeight, OutlierWeight
+from limner.checkpoints.quantized.weight import (
+    FLOAT8_GRID,
+    Grid,
+    GroupedWeight,
+    OutlierWeight,
+)
 
 __all__ = [
+    "FLOAT8_GRID",
     "LAYOUTS",
     "Grid",
     "GroupedWeight",

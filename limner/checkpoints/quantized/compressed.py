@@ -3,7 +3,9 @@
 In groups ("pack-quantized"): `weight_packed` int32 (N, K * bits / 32) holds codes along the inputs,
 `weight_scale` (N, G), `weight_shape` (2,), and if not symmetric `weight_zero_point` int32
 (N * bits / 32, G) the zeros along the outputs, which vLLM reads and transformers does not (as of
-5.23). Of 8 bits and whole rows ("int-quantized"): `weight` int8 (N, K) and `weight_scale` (N, 1).
+5.23). Of 8 bits and whole rows ("int-quantized", "float-quantized"): `weight` (N, K), int8 or
+float8, and `weight_scale` (N, 1), or (1,) for the whole matrix; float8 also one for each
+block.
 
 N outputs, K inputs, G groups.
 """
@@ -16,9 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from limner.checkpoints.quantized.float8_blocks import read_blocks
 from limner.checkpoints.quantized.layout import Weight, grouped
 from limner.checkpoints.quantized.weight import Grid, GroupedWeight
 from limner.checkpoints.quantized.words import from_words, to_words
+from limner.nn.scaled import FLOAT8, ScaledWeight
 
 SUFFIXES = (
     "weight_scale",
@@ -27,11 +31,11 @@ SUFFIXES = (
     "weight_shape",
     "weight_zero_point",
     "weight_g_idx",
+    "input_scale",  # of activations, which are not rounded by a scale that is fixed
 )
 #: Of whole rows in 8 bits: each token's inputs are rounded to 8 bits too, by a scale of its own.
 ACTIVATIONS = {
     "num_bits": 8,
-    "type": "int",
     "symmetric": True,
     "strategy": "token",
     "group_size": None,
@@ -41,10 +45,10 @@ ACTIVATIONS = {
     "observer": None,
     "observer_kwargs": {},
 }
-FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
+FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
 
 
-def read(parts: Mapping[str, Tensor], fields: Mapping[str, Any]) -> GroupedWeight:
+def read(parts: Mapping[str, Tensor], fields: Mapping[str, Any]) -> GroupedWeight | ScaledWeight:
     """The matrix kept in `parts`; ValueError for a format that limner cannot read."""
     format = fields.get("format")
     if format not in FORMATS:
@@ -55,10 +59,22 @@ def read(parts: Mapping[str, Tensor], fields: Mapping[str, Any]) -> GroupedWeigh
     scales = parts["weight_scale"]
     if "weight_packed" in parts:
         return _read_packed(parts, scales)
-    if parts["weight"].dtype != torch.int8:
-        raise ValueError(f"compressed-tensors of {parts['weight'].dtype} cannot be read: only int8")
+    if "weight" not in parts:
+        raise ValueError("there are scales, but no numbers: neither 'weight' nor 'weight_packed'")
+    dtype, outputs = parts["weight"].dtype, parts["weight"].shape[0]
+    if dtype == FLOAT8:
+        block = _weights(fields).get("block_structure")
+        if block is not None:
+            return read_blocks(parts["weight"], scales, block)
+        rows = _by_row(scales, outputs)
+        if rows.shape[1] != 1:
+            raise ValueError(f"floats of 8 bits with {rows.shape[1]} scales a row cannot be read")
+        return ScaledWeight(parts["weight"], rows)
+    if dtype != torch.int8:
+        raise ValueError(
+            f"compressed-tensors of {dtype} cannot be read: only int8 and float8_e4m3fn can"
+        )
     codes = _unsigned(parts["weight"])
-    outputs = codes.shape[0]
     return GroupedWeight(codes, _by_row(scales, outputs), _zeros(parts, scales, outputs), 8)
 
 
@@ -80,7 +96,11 @@ def _read_packed(parts: Mapping[str, Tensor], scales: Tensor) -> GroupedWeight:
 
 def _by_row(scales: Tensor, outputs: int) -> Tensor:
     """Scales (N, G), of a tensor with one for all, or one a row, as well."""
-    return scales.reshape(-1, 1).expand(outputs, 1) if scales.numel() == 1 else scales
+    if scales.numel() == 1:
+        return scales.reshape(1, 1).expand(outputs, 1)
+    if scales.ndim == 0 or len(scales) != outputs:
+        raise ValueError(f"scales of shape {tuple(scales.shape)} are not those of {outputs} rows")
+    return scales.reshape(outputs, -1)
 
 
 def _zeros(parts: Mapping[str, Tensor], scales: Tensor, outputs: int) -> Tensor:
@@ -98,12 +118,19 @@ def shape(shapes: Mapping[str, tuple[int, ...]], fields: Mapping[str, Any]) -> t
         outputs, inputs = shapes["weight"]
         return outputs, inputs
     outputs, words = shapes["weight_packed"]
-    weights = next(iter(fields["config_groups"].values()))["weights"]
-    return outputs, words * 32 // int(weights["num_bits"])
+    return outputs, words * 32 // int(_weights(fields)["num_bits"])
+
+
+def _weights(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the settings say of weights."""
+    weights: dict[str, Any] = next(iter(fields["config_groups"].values()))["weights"]
+    return weights
 
 
 def write(weight: Weight) -> dict[str, Tensor]:
     """The tensors that keep a matrix; ValueError if a size does not fill 32-bit words."""
+    if isinstance(weight, ScaledWeight):
+        return {"weight": weight.codes, "weight_scale": weight.scale.contiguous()}
     weight = grouped(weight, "compressed-tensors")
     scales = weight.scales.contiguous()
     if weight.bits == 8 and weight.scales.shape[1] == 1 and weight.symmetric:
@@ -121,9 +148,10 @@ def write(weight: Weight) -> dict[str, Tensor]:
 
 def write_fields(grid: Grid, kept: list[str]) -> dict[str, Any]:
     """The `quantization_config` of matrices on `grid`; `kept` names modules left in float."""
+    kind = "float" if grid.floating else "int"
     weights = {
         "num_bits": grid.bits,
-        "type": "int",
+        "type": kind,
         "symmetric": grid.symmetric,
         "strategy": "channel" if grid.group is None else "group",
         "group_size": grid.group,
@@ -137,12 +165,12 @@ def write_fields(grid: Grid, kept: list[str]) -> dict[str, Any]:
     scheme = {
         "targets": ["Linear"],
         "weights": weights,
-        "input_activations": ACTIVATIONS if whole else None,
+        "input_activations": ACTIVATIONS | {"type": kind} if whole else None,
         "output_activations": None,
     }
     return {
         "quant_method": "compressed-tensors",
-        "format": "int-quantized" if whole else "pack-quantized",
+        "format": f"{kind}-quantized" if whole else "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": {"group_0": scheme},
         "ignore": kept,

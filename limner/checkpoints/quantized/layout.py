@@ -9,14 +9,16 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 
 from limner.checkpoints.quantized.weight import Grid, GroupedWeight, OutlierWeight
+from limner.nn.scaled import ScaledWeight
 
-Weight = GroupedWeight | OutlierWeight
+Weight = GroupedWeight | OutlierWeight | ScaledWeight
 
 #: `quant_method` in config.json: the file of its layout, beside this one.
 LAYOUTS = {
     "gptq": "gptq",
     "awq": "awq",
     "compressed-tensors": "compressed",
+    "fp8": "float8_blocks",
     "limner_outliers": "outliers",
 }
 
@@ -66,6 +68,8 @@ def find_layout(method: str) -> Layout:
 
 def grouped(weight: Weight, layout: str) -> GroupedWeight:
     """The weight, if it is no more than groups; ValueError if not, for this layout's writer."""
-    if not isinstance(weight, GroupedWeight):
+    if isinstance(weight, OutlierWeight):
         raise ValueError(f"columns kept in float have no place in {layout} folders")
+    if isinstance(weight, ScaledWeight):
+        raise ValueError(f"floats of 8 bits have no place in {layout} folders")
     return weight

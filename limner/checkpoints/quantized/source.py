@@ -15,11 +15,15 @@ from limner.checkpoints.quantized.layout import LAYOUTS, Layout, Weight, find_la
 from limner.checkpoints.quantized.weight import GroupedWeight
 from limner.checkpoints.tensors import TensorSource
 from limner.kernels import PackedWeight
+from limner.nn.scaled import ScaledWeight
 
 log = logging.getLogger(__name__)
 
 #: Where AutoGPTQ kept the settings before config.json did.
 OLD_SETTINGS = "quantize_config.json"
+
+#: Formats whose numbers mean nothing without a scale.
+NEED_SCALES = ("I8", "F8_E4M3", "F8_E5M2")
 
 
 def with_plain_names(source: TensorSource, folder: Path, fields: Mapping[str, Any]) -> TensorSource:
@@ -61,6 +65,17 @@ class QuantizedTensors:
         self.parts = {f"{stem}.weight": self._parts(stem, stored) for stem in stems}
         taken = {part for parts in self.parts.values() for part in parts.values()}
         self._names = [*(name for name in stored if name not in taken), *self.parts]
+        for name in stored:
+            if name.endswith(".weight") and name not in taken:
+                self._require_floats(name)
+
+    def _require_floats(self, name: str) -> None:
+        if self.source.format(name) in NEED_SCALES:
+            scale = self.layout.SUFFIXES[0]
+            raise ValueError(
+                f"the numbers of '{name}' are {self.source.format(name)}, but there is no "
+                f"'{name.removesuffix('weight')}{scale}' that says how large they are"
+            )
 
     def _parts(self, stem: str, stored: Mapping[str, None]) -> dict[str, str]:
         named = {suffix: f"{stem}.{suffix}" for suffix in self.layout.SUFFIXES}
@@ -94,7 +109,24 @@ class QuantizedTensors:
         if name not in self.parts:
             return None
         parts = {s: self.source.read(part, None) for s, part in self.parts[name].items()}
-        return self.layout.read(parts, self.settings)
+        try:
+            return self.layout.read(parts, self.settings)
+        except ValueError as error:
+            raise ValueError(f"'{name}': {error}") from None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it has matrices of 8 bits that are not packed into words."""
+        return any("weight" in parts for parts in self.parts.values())
+
+    def scaled(self, name: str) -> ScaledWeight | None:
+        """A matrix of 8 bits with a scale for each row, as it is; None if it is another."""
+        if "weight" not in self.parts.get(name, ()):
+            return None
+        weight = self.weight(name)
+        if isinstance(weight, GroupedWeight):
+            return weight.scaled()
+        return weight if isinstance(weight, ScaledWeight) and weight.group is None else None
 
     def packed(self, name: str) -> PackedWeight | None:
         """A quantised matrix in the kernels' form, without second rounding of its codes.

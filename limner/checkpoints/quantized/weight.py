@@ -12,6 +12,7 @@ from torch import Tensor
 
 from limner import kernels
 from limner.kernels import PackedWeight
+from limner.nn.scaled import ScaledWeight
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,23 @@ class Grid:
 
     `group` inputs of a row share a scale, None: the whole row. A symmetric grid has its zero in the
     middle of the codes; another has a zero of each group's own, so a minimum. That zero is a code,
-    or with `minimum` any number, as the minimum is a half of its own in GGUF's Q4_1.
+    or with `minimum` any number, as the minimum is a half of its own in GGUF's Q4_1. A `floating`
+    one has no codes but floats of 8 bits (`FLOAT8_GRID`).
     """
 
     bits: int = 4
     group: int | None = 32
     symmetric: bool = False
     minimum: bool = False
+    floating: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
             raise ValueError(f"bits must be 4 or 8, not {self.bits}")
         if self.group is not None and (self.group < 32 or self.group % 32):
             raise ValueError(f"group must be a multiple of 32, not {self.group}")
+        whole = (self.bits, self.group, self.symmetric) == (8, None, True)
+        assert whole or not self.floating
 
     @property
     def middle(self) -> int:
@@ -52,6 +57,10 @@ class Grid:
                 f"groups of {group} do not divide {inputs} inputs: choose a group that does"
             )
         return group
+
+
+#: Floats of 8 bits, e4m3, with a scale for each whole row.
+FLOAT8_GRID = Grid(8, None, symmetric=True, floating=True)
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,12 @@ class GroupedWeight:
         """The rows of these numbers."""
         codes, scales, zeros = (part[numbers] for part in (self.codes, self.scales, self.zeros))
         return GroupedWeight(codes, scales, zeros, self.bits, self.group_of)
+
+    def scaled(self) -> ScaledWeight | None:
+        """The matrix as int8 with a scale for each row; None if it is not of that kind."""
+        if self.bits != 8 or self.scales.shape[1] != 1 or not self.symmetric:
+            return None
+        return ScaledWeight((self.codes ^ 128).view(torch.int8), self.scales)
 
     def packed(self) -> PackedWeight | None:
         """The matrix in the kernels' form; None where they cannot compute with it.
