@@ -66,9 +66,7 @@ class CapturedSteps:
 
     def takes(self, work: Sequence[Work]) -> bool:
         """Whether this is the way to do `work`."""
-        decoding = all(item.draws and item.count == 1 + len(item.guesses) for item in work)
-        tokens = sum(item.count for item in work)
-        return self.possible and decoding and tokens <= max(len(work), LARGEST)
+        return self.possible and decodes(work)
 
     def run(self, work: Sequence[Work], draw: PlainDraw | None) -> tuple[Tensor, Tensor | None]:
         """Logits (N, V) after each token of each work; their memory is the next step's too.
@@ -139,6 +137,22 @@ class CapturedSteps:
         return step.result[: sum(item.count for item in work)]
 
 
+def decodes(work: Sequence[Work]) -> bool:
+    """Whether all draw after one token each and those guessed after it, not too many in all."""
+    decoding = all(item.draws and item.count == 1 + len(item.guesses) for item in work)
+    return decoding and sum(item.count for item in work) <= max(len(work), LARGEST)
+
+
+def token_rows(work: Sequence[Work], rows: int) -> list[tuple[int, int, int]]:
+    """Text, position and token of each of `work`; the last stands for rows that only fill up."""
+    found = [
+        (item.row, item.sequence.computed + place, token)
+        for item in work
+        for place, token in enumerate(item.tokens)
+    ]
+    return found + found[-1:] * (rows - len(found))
+
+
 def filled_up(rows: int, exact: int = EXACT) -> int:
     """The number of rows that `rows` are filled up to, so that few plans serve many numbers."""
     step = 1
@@ -181,14 +195,8 @@ class _Step:
         self.plan.replay()
 
     def write(self, work: Sequence[Work], draw: PlainDraw | None = None) -> None:
-        """Say which tokens; the last one stands for rows that are only there to fill up."""
-        rows = [
-            (item.row, item.sequence.computed + place, token)
-            for item in work
-            for place, token in enumerate(item.tokens)
-        ]
-        rows += rows[-1:] * (self.rows - len(rows))
-        self.inputs.numpy().T[:] = rows
+        """Say which tokens."""
+        self.inputs.numpy().T[:] = token_rows(work, self.rows)
         if draw is None:
             self.temperatures.zero_()  # which costs least
         else:

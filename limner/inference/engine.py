@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -55,6 +56,9 @@ class Engine:
             running answers; at least `rows`.
         end_tokens: tokens with which the model ends an answer.
         speculation: who guesses tokens ahead, and how many; nobody does if not given.
+        compiled: let torch.compile make fewer operators of a step before it is recorded as a CUDA
+            graph, if the GPU can (from capability 7.0, with Triton); a CPU takes no notice. The
+            first steps of each size then take up to minutes.
 
     Everything happens inside `step`, on the caller's thread; an engine is not to be shared between
     threads. If a step is interrupted (Ctrl-C), the next one takes up where it left off.
@@ -75,6 +79,7 @@ class Engine:
         token_budget: int = 512,
         end_tokens: Iterable[int] = (),
         speculation: Speculation | None = None,
+        compiled: bool = False,
     ) -> None:
         capacity = network.config.context if capacity is None else capacity
         _check_sizes(rows, capacity, token_budget, page_size, prefix_pages)
@@ -91,7 +96,8 @@ class Engine:
             check_speculation(cache.can_rewind and limits.reusable_prefixes)
             speculation.drafter.prepare(network, rows, capacity)
         drafter = None if speculation is None else speculation.drafter
-        self.runner = Runner(network, cache, drafter.watch if drafter and drafter.watches else None)
+        watch = drafter.watch if drafter and drafter.watches else None
+        self.runner = Runner(network, cache, watch, compiled)
         self._ids = itertools.count()
 
     @property
@@ -194,10 +200,12 @@ class Engine:
         if self.speculation is not None:
             work = self.scheduler.lengthen(work, self.speculation.guess)
         rows = list(itertools.chain.from_iterable(item.drawing for item in work))
-        logits, drawn = self.runner.run(work, plain_draw(rows))  # (R, V), (R,)
-        if any(item.followers for item in work):
+        shared = any(item.followers for item in work)  # some draw from the same logits
+        plain = None if shared else partial(plain_draw, rows)
+        logits, drawn = self.runner.run(work, plain)  # (R, V), (R,)
+        if shared:
             each = torch.tensor(_uses(work), device=logits.device)
-            logits, drawn = logits.repeat_interleave(each, 0), None
+            logits = logits.repeat_interleave(each, 0)
         return self.scheduler.commit(work, draw(logits, rows, _judged(work), drawn))
 
     def cancel(self, sequence: Sequence) -> None:

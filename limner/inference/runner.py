@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.inference.captured import CapturedSteps
+from limner.inference.graphs import CudaRecorder, RecordedSteps
 from limner.inference.holdings import Cache
 from limner.inference.sampler import PlainDraw
 from limner.inference.scheduler import Work
@@ -97,32 +98,47 @@ class Pass(NamedTuple):
 
 
 class Runner:
-    """Computes a step's tokens, all sequences in one pass, and the logits of those that draw."""
+    """Computes a step's tokens, all sequences in one pass, and the logits of those that draw.
 
-    def __init__(self, network: Network, cache: Cache, watch: Watch | None = None) -> None:
+    Steps are replayed where they can be: by limner's kernels on a CPU (`captured`), as CUDA graphs
+    on a GPU (`recorded`), there with the operators that torch.compile makes if `compiled`.
+    """
+
+    def __init__(
+        self, network: Network, cache: Cache, watch: Watch | None = None, compiled: bool = False
+    ) -> None:
         self.network, self.cache, self.watch = network, cache, watch
         self.captured: CapturedSteps | None = None
+        self.recorded: RecordedSteps | None = None
         if isinstance(network, Decoder) and isinstance(cache, PagedCache) and watch is None:
-            self.captured = CapturedSteps(network, cache)
+            if cache.device.type == "cuda":
+                recorder = CudaRecorder(cache.device, compiled)
+                self.recorded = RecordedSteps(network, cache, recorder)
+            else:
+                self.captured = CapturedSteps(network, cache)
 
     @property
     def on_kernels(self) -> bool:
         """Whether kernels do nearly all of the work."""
         return self.captured is not None and self.captured.possible
 
-    def run(self, work: Sequence[Work], draw: PlainDraw | None = None) -> Pass:
+    def run(
+        self, work: Sequence[Work], plain: Callable[[], PlainDraw | None] | None = None
+    ) -> Pass:
         """The logits after the last token of each work that draws, in their order.
 
-        Of work with guesses, those after each of them too. Tokens are drawn along with them where
-        that costs nothing, if it is said how.
+        Of work with guesses, those after each of them too. Where that costs nothing, which is where
+        a step is replayed, tokens are drawn along with them as `plain` says.
         """
         if not work:
             return Pass(torch.empty(0, self.network.config.vocabulary))
+        if self.recorded is not None and self.recorded.takes(work):
+            return Pass(*self.recorded.run(work, plain and plain()))
         replayed = self.captured is not None and self.captured.takes(work)
         if len(adapters_of(work)) > 1 and (replayed or not self.cache.can_rewind):
             return self._run_apart(work)
         if replayed and self.captured is not None:
-            return Pass(*self.captured.run(work, draw))
+            return Pass(*self.captured.run(work, plain and plain()))
         picked, offset = list[int](), 0
         for item in work:
             offset += item.count

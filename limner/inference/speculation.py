@@ -32,8 +32,9 @@ class Drafter(ABC):
     #: Whether `watch` wants to be called.
     watches: bool = False
 
-    def prepare(self, network: Any, rows: int, capacity: int) -> None:  # noqa: B027 - most need nothing
+    def prepare(self, network: Any, rows: int, capacity: int) -> None:
         """An engine with so many rows will ask; ValueError if the network is not to be guessed."""
+        return  # most need nothing
 
     @abstractmethod
     def guess(self, asked: Many[tuple[Sequence, int]]) -> list[list[Guess]]:
@@ -43,11 +44,12 @@ class Drafter(ABC):
         who is asked beside whom.
         """
 
-    def watch(self, places: Many[tuple[Sequence, int]], hidden: Tensor) -> None:  # noqa: B027 - most need nothing
+    def watch(self, places: Many[tuple[Sequence, int]], hidden: Tensor) -> None:
         """A pass is over: the `hidden` vectors (N, D) of the next tokens of sequences.
 
         `places` are sequences and how many of the N tokens are theirs.
         """
+        return  # most need nothing
 
 
 class Speculation:

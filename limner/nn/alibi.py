@@ -21,8 +21,19 @@ class Alibi:
     def __call__(self, query: Tensor, key: Tensor) -> Tensor:
         """Bias (B, H, T, S) of queries at places `query` (B, T) on keys at `key` (B, S)."""
         distance = query[:, None, :, None] - key[:, None, None, :]  # (B, 1, T, S)
-        slopes = torch.tensor(alibi_slopes(self.heads), device=query.device)
-        return -slopes[:, None, None] * distance
+        return -self.slopes(query.device)[:, None, None] * distance
+
+    def slopes(self, device: torch.device) -> Tensor:
+        """The slope of each head, (H,), brought to the device once."""
+        if (self.heads, device) not in _SLOPES:
+            # A tensor made while only inferring could not take part in training later.
+            with torch.inference_mode(False):
+                _SLOPES[self.heads, device] = torch.tensor(alibi_slopes(self.heads), device=device)
+        return _SLOPES[self.heads, device]
+
+
+#: Not a cached function, which torch.compile would look into (see `limner.nn.rotary`).
+_SLOPES: dict[tuple[int, torch.device], Tensor] = {}
 
 
 def alibi_slopes(heads: int) -> list[float]:

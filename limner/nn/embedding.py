@@ -70,7 +70,7 @@ class Embedding(nn.Module):
         hidden: Tensor = self.tokens(tokens)
         if self.config.scale != 1.0:
             # Rounded to the weights' type first, as the models that scale were trained.
-            hidden = hidden * hidden.new_tensor(self.config.scale)
+            hidden = hidden * hidden.new_full((), self.config.scale)
         return hidden
 
     def place(self, hidden: Tensor, positions: Tensor, types: Tensor | None = None) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from limner.nn.cache import (
     zeros_untouched,
 )
 from limner.nn.carried import CarriedShape
-from limner.nn.scoring import Scoring
+from limner.nn.scoring import Scoring, attention
 
 #: Tokens a page holds. A prefix is shared in whole pages, and a text wastes half of one.
 PAGE_SIZE = 32
@@ -126,13 +125,15 @@ class PagedCache(RowCache):
         """The state of one forward pass over (row, count of new tokens) pairs, laid end to end."""
         return PagedStep(self, work, lengths)
 
-    def decode_step(self, texts: Tensor, positions: Tensor) -> DecodeStep:
+    def decode_step(self, texts: Tensor, positions: Tensor, pages: int | None = None) -> DecodeStep:
         """The state of a pass over one token of each row in `texts` (N), at `positions` (N).
 
         Both int64, beside the keys. The pass reads nothing else but them and the tables, so a
         captured one can be replayed when they hold other numbers; `advance` then counts the tokens.
+        Where the kernels do not attend it reads so many `pages` of each row, which must hold all
+        positions: as many as a row can have if not given.
         """
-        return DecodeStep(self, texts, positions)
+        return DecodeStep(self, texts, positions, pages)
 
     def advance(self, work: Sequence[tuple[int, int]]) -> None:
         """Count (row, count of new tokens) pairs that a pass has written."""
@@ -166,23 +167,27 @@ class PagedCache(RowCache):
 
     def read(self, layer: int, pages: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Copies of the keys and values, of `width`, in `pages` (n, p), as (n, K, p * S, W)."""
-        keys = side_by_side(self.keys_of(layer, pages))
+        keys = self.keys_of(layer, pages).flatten(2, 3)
         if not self.shapes[layer].value_width:
             return keys, keys[..., :width]
-        return keys, side_by_side(self.values_of(layer, pages))
+        return keys, self.values_of(layer, pages).flatten(2, 3)
 
     def keys_of(self, layer: int, pages: Tensor) -> Tensor:
-        """Copies of the keys in `pages` (n, p), as (n, p, K, S, W)."""
-        return slot_by_slot(self.keys[layer][pages], self.keys[layer].dim() == 5)
+        """Copies of the keys in `pages` (n, p), as (n, K, p, S, W)."""
+        return slot_by_slot(head_by_head(self.keys[layer], pages), self.keys[layer].dim() == 5)
 
     def values_of(self, layer: int, pages: Tensor) -> Tensor:
-        """Copies of the values in `pages` (n, p), as (n, p, K, S, W)."""
-        return self.values[layer][pages]
+        """Copies of the values in `pages` (n, p), as (n, K, p, S, W)."""
+        return head_by_head(self.values[layer], pages)
 
 
-def side_by_side(pages: Tensor) -> Tensor:
-    """The slots of a row's pages one behind another: (n, p, K, S, W) as (n, K, p * S, W)."""
-    return pages.transpose(1, 2).flatten(2, 3)
+def head_by_head(kept: Tensor, pages: Tensor) -> Tensor:
+    """Copies of `pages` (n, p) of `kept` (P, K, ...), as (n, K, p, ...).
+
+    In one go: what a text's heads hold then lies one behind another, with no second copy.
+    """
+    heads = torch.arange(kept.shape[1], device=pages.device)
+    return kept.flatten(0, 1)[pages[:, None] * kept.shape[1] + heads[:, None]]
 
 
 @dataclass
@@ -266,37 +271,85 @@ class PagedStep(CacheStep):
         return self._pages[id(group)]
 
 
+@dataclass
+class _Sight:
+    """The pages of each row that a layer reads, and what of them it sees."""
+
+    listed: Tensor  # (n, p)
+    places: Tensor  # (n or 1, p * S)
+    visible: Tensor | None  # (n, 1, 1, p * S)
+    unwritten: Tensor  # (n, 1, p * S, 1)
+
+
 class DecodeStep(PagedStep):
     """A pass over one token a row that does no work in Python that depends on which they are.
 
-    It reads whole rows of the tables where the kernels do not attend. A token at a position below 0
-    is left out: a place to fill a batch of a fixed size with.
+    Where the kernels do not attend, all sizes follow from the numbers of rows and pages, and
+    nothing is asked of the device: a GPU records such a pass once and replays it. A token at a
+    position below 0 is left out: a place to fill a batch of a fixed size with.
     """
 
-    def __init__(self, cache: PagedCache, texts: Tensor, positions: Tensor) -> None:
+    def __init__(
+        self, cache: PagedCache, texts: Tensor, positions: Tensor, pages: int | None = None
+    ) -> None:
         super().__init__(cache, [])
+        self.pages = cache.tables.shape[1] if pages is None else pages
         self._places = kernels.Places(texts, positions, cache.device_tables)
-
-    @cached_property
-    def groups(self) -> list[Group]:
-        """All rows, each as long as a row can be."""
-        texts, positions = self.places.texts, self.places.positions
-        whole = slice(0, len(texts))
-        return [Group(texts, texts, whole, positions[:, None], None, self.cache.capacity)]
+        whole, longest = slice(0, len(texts)), self.pages * cache.page_size
+        # Not a property that is cached: torch.compile does not see through the lock of one.
+        self.groups = [Group(texts, texts, whole, positions[:, None], None, longest)]
+        self._written: tuple[Tensor, Tensor] | None = None
+        self._sights: dict[tuple[object, ...], _Sight] = {}
 
     def text_lengths(self, positions: Tensor) -> Tensor:
         """Up to each token itself, (B, T)."""
         return (positions + 1).cpu()
 
-    def keep(self, layer: int, group: Group, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write to the pages, and copy all that the rows hold together."""
-        nowhere = (group.index < 0)[:, None, :, None]  # (n, 1, 1, 1)
-        return super().keep(
-            layer, group, key.masked_fill(nowhere, 0), value.masked_fill(nowhere, 0)
-        )
+    def _page_and_slot(self, group: Group) -> tuple[Tensor, Tensor]:
+        """Where each token goes, (n, 1) both; to the page of nobody if nowhere."""
+        if self._written is None:
+            index, size = group.index, self.cache.page_size
+            page = self.cache.device_tables[group.row_index[:, None], index // size]
+            self._written = torch.where(index >= 0, page, NOBODYS).long(), index % size
+        return self._written
 
-    def _pages_of(self, group: Group) -> _Pages:
-        if id(group) not in self._pages:
-            at = super()._pages_of(group)
-            at.page = torch.where(group.index >= 0, at.page, NOBODYS)
-        return self._pages[id(group)]
+    def _attend_group(
+        self, group: Group, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
+        nowhere = (group.index < 0)[..., None]  # (n, 1, 1)
+        page, slot = self._page_and_slot(group)
+        new = (heads.masked_fill(nowhere, 0)[:, None] for heads in (key, value))  # (n, 1, K, W)
+        self.cache.write(layer, page, slot, *new)
+        seen = self._sight(group, scoring)
+        keys, values = self.cache.read(layer, seen.listed, value.shape[-1])  # (n, K, p * S, W)
+        # Copies already. Values that are a part of their keys are filled twice.
+        keys, values = (held.masked_fill_(seen.unwritten, 0) for held in (keys, values))
+        bias = None if scoring.bias is None else scoring.bias(group.index, seen.places)
+        mixed = attention(query[:, :, None], keys, values, scoring, seen.visible, bias)
+        return mixed.squeeze(2)  # (n, H, W)
+
+    def _sight(self, group: Group, scoring: Scoring) -> _Sight:
+        """What layers that score like this read and see, worked out once for all of them."""
+        kind = (scoring.causal, scoring.window, scoring.pattern)
+        if kind not in self._sights:
+            self._sights[kind] = self._look(group, scoring)
+        return self._sights[kind]
+
+    def _look(self, group: Group, scoring: Scoring) -> _Sight:
+        """The pages that a layer may look back to; with a window those of the last places only."""
+        size, window, tables = self.cache.page_size, scoring.window, self.cache.device_tables
+        listed = torch.arange(self.pages, device=self.cache.device)[None]  # (1, p)
+        spanned = self.pages if window is None else (window + size - 2) // size + 1
+        if window is not None and spanned < self.pages:
+            first = (group.index - window + 1).clamp(min=0) // size  # (n, 1)
+            listed = first + listed[:, :spanned]
+        slots = torch.arange(size, device=self.cache.device)
+        places = (listed[..., None] * size + slots).flatten(1)  # (n or 1, p * S)
+        # Pages past the end of a table are later than any token.
+        listed = listed.clamp(max=tables.shape[1] - 1)
+        return _Sight(
+            listed=tables[group.row_index[:, None], listed].long(),
+            places=places,
+            visible=scoring.visible(group.index, places),
+            unwritten=(places > group.index)[:, None, :, None],
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from limner import kernels
 from limner.kernels.attention import put
 from limner.nn.cache import zeros_untouched
-from limner.nn.paged import PagedCache
+from limner.nn.paged import PagedCache, head_by_head
 from limner.nn.scoring import Scoring
 
 
@@ -71,12 +71,14 @@ class Int8PagedCache(PagedCache):
             put(rounded, codes, page, slot)
 
     def keys_of(self, layer: int, pages: Tensor) -> Tensor:
-        """Copies of the keys in `pages` (n, p), as (n, p, K, S, W)."""
-        return self._floats(super().keys_of(layer, pages), self.key_scales[layer][pages])
+        """Copies of the keys in `pages` (n, p), as (n, K, p, S, W)."""
+        scales = head_by_head(self.key_scales[layer], pages)
+        return self._floats(super().keys_of(layer, pages), scales)
 
     def values_of(self, layer: int, pages: Tensor) -> Tensor:
-        """Copies of the values in `pages` (n, p), as (n, p, K, S, W)."""
-        return self._floats(super().values_of(layer, pages), self.value_scales[layer][pages])
+        """Copies of the values in `pages` (n, p), as (n, K, p, S, W)."""
+        scales = head_by_head(self.value_scales[layer], pages)
+        return self._floats(super().values_of(layer, pages), scales)
 
     def _floats(self, codes: Tensor, scales: Tensor) -> Tensor:
         return (codes * scales[..., None]).to(self.dtype)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import ClassVar
 
 import torch
@@ -165,10 +164,16 @@ class RotaryConfig:
         """Radians a position, (R/2,), or (B, T, R/2) if they depend on the text's length."""
         if self.scaling is not None and self.scaling.by_length:
             return self.scaling.frequencies(self, lengths).to(device)
-        return _fixed_frequencies(self, device)
+        if (self, device) not in _FIXED:
+            _FIXED[self, device] = _fixed_frequencies(self, device)
+        return _FIXED[self, device]
 
 
-@cache
+#: Frequencies that do not depend on the text, by device. Not a cached function: torch.compile looks
+#: inside one, and its program would bring them to the device anew each time.
+_FIXED: dict[tuple[RotaryConfig, torch.device], Tensor] = {}
+
+
 def _fixed_frequencies(rotary: RotaryConfig, device: torch.device) -> Tensor:
     """Radians a position, (R/2,), where they do not depend on the text."""
     # A tensor made while only inferring could not take part in training later.

@@ -113,6 +113,23 @@ def test_tokens_drawn_in_the_plan_are_those_drawn_after_it():
     assert run(True) == run(False)
 
 
+def beside(engine):
+    """Three answers to one prompt of a single token."""
+    sampling = Sampling(temperature=0.7, seed=1, max_tokens=5, ignore_eos=True)
+    first = engine.submit([5], sampling)
+    others = [engine.submit([5], sampling, sample=n, beside=first) for n in (1, 2)]
+    while engine.busy:
+        engine.step()
+    return [answer.generated for answer in (first, *others)]
+
+
+def test_answers_that_share_the_logits_of_a_captured_step_draw_apart():
+    network = tiny("llama", "int8")
+    answers = beside(engine_of(network)[0])
+    assert answers == beside(engine_of(network, captured=False)[0])
+    assert len({tuple(answer) for answer in answers}) == 3
+
+
 @pytest.mark.parametrize("name", sorted(OTHERS))
 def test_what_cannot_be_captured_runs_all_the_same_and_says_why(name, caplog):
     caplog.set_level(logging.INFO, "limner.inference")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from limner import kernels
 from limner.models.families import find_family
 from limner.nn.cache import CacheShape
 from limner.nn.paged import PagedCache
@@ -95,3 +96,53 @@ def test_a_text_longer_than_its_row_is_refused():
         ValueError, match="row 0 would hold 21 tokens but the cache has room for 20"
     ):
         cache.step([(0, 21)])
+
+
+#: How many tokens four rows hold, and their pages of sixteen.
+HELD = {0: 61, 1: 16, 2: 1, 3: 40}
+
+
+def filled(network, seed, capacity=160):
+    """A cache whose rows hold texts in pages that lie at random."""
+    cache = network.new_paged_cache(rows=4, capacity=capacity, pages=30, page_size=16)
+    dirty(cache)
+    pages = (torch.randperm(30, generator=torch.Generator().manual_seed(seed)) + 1).tolist()
+    for row, held in HELD.items():
+        cache.give(row, pages[4 * row : 4 * row + 4])
+        network(texts(4, 80)[row, :held][None], state=cache.step([(row, held)]))
+    return cache
+
+
+@pytest.mark.parametrize("pages", [4, 8, None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", [*NAMES, "gpt2", "gemma2-types", "qwen2-window"])
+@torch.inference_mode()
+def test_a_decode_step_over_some_pages_gives_what_an_ordinary_step_gives(name, dtype, pages):
+    with kernels.using(None):
+        network, order = tiny(name, dtype), [2, 0, 3, 1]
+        tokens = texts(4, 80)[order, [HELD[row] for row in order]][None]
+        positions = torch.tensor([HELD[row] for row in order])
+        ordinary = filled(network, 1)
+        expected = network(tokens, positions[None], ordinary.step([(row, 1) for row in order]))
+        cache = filled(network, 2)
+        step = cache.decode_step(torch.tensor(order), positions, pages)
+        got = network(tokens, positions[None], step)
+    close = {"atol": 0.1, "rtol": 0.1} if dtype == torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(got, expected, **close)
+
+
+@torch.inference_mode()
+def test_a_window_reads_only_the_pages_in_its_sight():
+    network = tiny("mistral", torch.float64)  # sees 5 places
+    cache = filled(network, 1, capacity=64)  # the longest text is in its last page
+    state = [(row, held) for row, held in HELD.items() if held > 16]
+    expected = network(torch.tensor([[7, 8]]), None, cache.step([(row, 1) for row, _ in state]))
+    for row, held in state:
+        cache.lengths[row] = held
+        for place in range((held - 4) // 16):
+            for kept in (*cache.keys, *cache.values):
+                kept[cache.tables[row, place]] = torch.nan
+    positions = torch.tensor([held for _, held in state])
+    step = cache.decode_step(torch.tensor([row for row, _ in state]), positions)
+    got = network(torch.tensor([[7, 8]]), positions[None], step)
+    torch.testing.assert_close(got, expected)
