@@ -54,13 +54,8 @@ class Library:
         self.handle.limner_instruction_set.restype = ctypes.c_char_p
         self.handle.limner_memory_new.restype = self.handle.limner_plan_new.restype = _P
         for name in (
-            "memory_free",
-            "plan_new",
-            "plan_free",
-            "plan_run",
-            "plan_size",
-            "plan_meetings",
-        ):
+            "memory_free", "plan_new", "plan_free", "plan_run", "plan_size", "plan_meetings",
+        ):  # fmt: skip
             getattr(self.handle, f"limner_{name}").argtypes = [_P]
         self.handle.limner_plan_size.restype = _I64
         self.handle.limner_plan_meetings.restype = _I64

@@ -77,6 +77,17 @@ class PackedWeight:
 
     def take(self, rows: Tensor) -> PackedWeight:
         """The rows of these numbers (n,), int64, in their order."""
+        return stack([self._taken(rows)], len(rows))
+
+    def reorder(self, rows: Tensor) -> PackedWeight:
+        """The rows of these numbers (N,), in the memory of those that there were."""
+        assert len(rows) == self.outputs
+        taken = self._taken(rows)
+        self.codes.copy_(taken.codes)
+        self.scales.copy_(taken.scales)
+        return self
+
+    def _taken(self, rows: Tensor) -> PackedWeight:
         padded = padded_rows(rows, -len(rows) % PANEL)
         block, lane = padded // BLOCK, padded % BLOCK
         codes = by_block(self.codes[block, :, lane]).transpose(1, 2)  # (P/16, n, 16, 4)
@@ -84,7 +95,7 @@ class PackedWeight:
             by_block(part[block, ..., lane]).movedim(1, -1) for part in _scale_parts(self.scales)
         ]
         scales = parts[0] if len(parts) == 1 else super_scales(*parts)
-        return PackedWeight(codes.contiguous(), scales.contiguous(), len(rows))
+        return PackedWeight(codes, scales, len(rows))
 
 
 def inputs_of(scales: Tensor) -> int:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from limner.kernels import activations
-from limner.kernels.library import adding_to, current
+from limner.kernels.library import Library, adding_to, current
 from limner.kernels.rows import embed
 
 _ALIGNMENT = 64
@@ -43,11 +43,17 @@ class Memory:
     def __init__(self, piece_bytes: int = 16 << 20) -> None:
         self.pieces: list[Tensor] = []
         self._piece_bytes = piece_bytes
-        #: What kernels hand to one another.
-        self.handle: int | None = None
-        if (library := current()) is not None:
-            self.handle = library.handle.limner_memory_new()
-            weakref.finalize(self, library.handle.limner_memory_free, self.handle).atexit = False
+        self._handles: dict[Library, int] = {}
+
+    def handle(self, library: Library) -> int:
+        """Where kernels of `library` leave what they hand to one another.
+
+        Made for its first plan: the memory itself may be made where no kernels are chosen yet.
+        """
+        if library not in self._handles:
+            self._handles[library] = handle = library.handle.limner_memory_new()
+            weakref.finalize(self, library.handle.limner_memory_free, handle).atexit = False
+        return self._handles[library]
 
     def piece(self, start: int, size: int) -> int:
         """Number of the first from `start` on that holds `size` bytes, made if there is none."""
@@ -127,7 +133,7 @@ class Plan:
             self.handle = None
             self.refuse("no compiled kernels")
         else:
-            self.handle = library.handle.limner_plan_new(self._arena.memory.handle)
+            self.handle = library.handle.limner_plan_new(self._arena.memory.handle(library))
             weakref.finalize(self, library.handle.limner_plan_free, self.handle).atexit = False
 
     @property

@@ -60,6 +60,10 @@ def test_super_blocks_are_packed_with_no_second_rounding(kind, bits, outputs):
     assert (packed.outputs, packed.inputs) == (outputs, 512)
     rows = torch.randint(0, outputs, (40,))
     assert torch.equal(packed.take(rows).dequantize(), expected[rows])
+    rows, places = torch.randperm(outputs), [packed.codes.data_ptr(), packed.scales.data_ptr()]
+    ordered = packed.reorder(rows)
+    assert torch.equal(ordered.dequantize(), expected[rows])
+    assert [ordered.codes.data_ptr(), ordered.scales.data_ptr()] == places
 
 
 @pytest.mark.parametrize(

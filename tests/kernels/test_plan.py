@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from limner import kernels
+from limner.kernels.library import load
 
 
 class Step:
@@ -134,6 +137,37 @@ def test_plans_may_share_their_memory(variant):
         given.fill_(2.0)
         plan.replay()
         assert torch.equal(result, torch.full_like(given, 4.0))
+
+
+def test_plans_share_a_memory_that_was_made_before_kernels_were_chosen(variant, monkeypatch):
+    with kernels.using(None):
+        memory = kernels.Memory()
+    library: Any = load(variant)
+    functions = library.handle
+    new_plan, shared = functions.limner_plan_new, []
+
+    def noted(handle):
+        shared.append(handle)
+        return new_plan(handle)
+
+    monkeypatch.setattr(functions, "limner_plan_new", noted)
+    weight, given = kernels.quantize(torch.randn(32, 64)), torch.randn(6, 64)
+    for _ in range(2):
+        with kernels.capture(memory) as plan:
+            result = kernels.linear_quantized(given, weight)
+        given.normal_()
+        plan.replay()
+        assert torch.equal(result, kernels.linear_quantized(given, weight))
+    assert shared[0] is not None
+    assert shared[0] == shared[1]
+
+
+def test_variants_do_not_share_what_their_kernels_hand_on(variant):
+    memory = kernels.Memory()
+    libraries = [load(name) for name in kernels.available()]
+    handles = [memory.handle(library) for library in libraries]
+    assert len(set(handles)) == len(handles)
+    assert handles == [memory.handle(library) for library in libraries]
 
 
 def test_what_kernels_hand_on_is_made_again_once_it_is_overwritten(variant):
