@@ -26,6 +26,7 @@ def import_ray(part: str, purpose: str) -> Any:
     """A part of Ray, such as "ray.data"; ValueError if it is not installed."""
     # Ray reports to its makers unless this is set before it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import_extra("ray", "cluster", purpose)
     return import_extra(part, "cluster", purpose)
 
 
