@@ -31,8 +31,8 @@ from limner.tokenizers import Tokenizer
 PROMPTS = (64, 128, 256, 512, 1024, 2048)
 STREAMS = (1, 2, 4, 8, 16, 32)
 CONTEXTS = (128, 512, 1024, 2048)
-#: Tokens that are timed.
-ANSWER = 24
+#: Tokens that are timed; behind a long prompt more, so that they take longer than its time varies.
+ANSWER, BEHIND = 24, 128
 
 #: Of each program: the places on the horizontal axis, and what was measured there.
 Curves = dict[str, tuple[list[int], list[float]]]
@@ -66,7 +66,7 @@ def measure(
     for place in places:
         prompt = place if ask in (prompt_seconds, token_milliseconds) else 32
         rows = 1 if ask in (prompt_seconds, token_milliseconds) else place
-        with opened(contest, options.threads, rows, prompt + ANSWER) as sides:
+        with opened(contest, options.threads, rows, prompt + BEHIND) as sides:
             found: dict[str, list[float]] = {side.name: [] for side in sides}
             for turn in range(options.rounds + 1):
                 for side in sides:
@@ -95,8 +95,8 @@ def streams_speed(side: Side, tokenizer: Tokenizer, streams: int) -> float:
 def token_milliseconds(side: Side, tokenizer: Tokenizer, length: int) -> float:
     """Milliseconds of one token behind `length` others."""
     prompts = some_prompts(tokenizer, 1, length)
-    short, long = (float(side.generate(prompts, count)["seconds"]) for count in (1, ANSWER))
-    return 1000 * (long - short) / (ANSWER - 1)
+    short, long = (float(side.generate(prompts, count)["seconds"]) for count in (1, BEHIND))
+    return 1000 * (long - short) / (BEHIND - 1)
 
 
 def memory(side: Side, tokenizer: Tokenizer, streams: int) -> float:
