@@ -48,6 +48,8 @@ FITS: dict[type[Network], tuple[Kind, ...]] = {
     EncoderDecoder: ("span_corruption", "denoising"),
     Contrastive: ("contrastive",),
 }
+#: Objectives of which a share can be set.
+SHARING: tuple[Kind, ...] = ("masked", "replaced", "span_corruption", "denoising", "distillation")
 
 
 class Goal(Settings):
@@ -75,7 +77,12 @@ class Goal(Settings):
     """next_token: weight of the loss that evens out the load of experts"""
 
     @model_validator(mode="after")
-    def _has_spans(self) -> Self:
+    def _has_use_for_all(self) -> Self:
+        if self.share is not None and self.kind not in SHARING:
+            raise ValueError(
+                f"share={self.share:g} is for kind={', '.join(SHARING)}: "
+                f"leave it out of kind={self.kind}"
+            )
         infills = self.kind == "denoising" and "infill" in self.noises
         if self.mean_length is not None and self.kind != "span_corruption" and not infills:
             raise ValueError(

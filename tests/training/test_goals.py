@@ -67,3 +67,9 @@ def test_a_length_of_spans_is_refused_where_there_are_none(words):
 def test_a_span_has_a_token_at_least():
     with pytest.raises(ValueError, match="mean_length"):
         read_settings(Goal, None, ["kind=span_corruption", "mean_length=0.5"])
+
+
+@pytest.mark.parametrize("kind", ["next_token", "prefix", "tokens_ahead", "contrastive"])
+def test_a_share_is_refused_where_nothing_is_shared(kind):
+    with pytest.raises(ValueError, match=rf"share=0\.3 is for .*leave it out of kind={kind}"):
+        read_settings(Goal, None, [f"kind={kind}", "share=0.3"])
