@@ -42,7 +42,11 @@ def normalise_reference(
     width = (hidden.shape[-1],)
     if centred:
         return functional.layer_norm(hidden, width, weight, bias, epsilon)
-    return functional.rms_norm(hidden, width, weight, epsilon)
+    if weight is None or weight.dtype == hidden.dtype:
+        return functional.rms_norm(hidden, width, weight, epsilon)
+    # In mixed precision. PyTorch would do the same, and warn that it does.
+    wide = torch.promote_types(hidden.dtype, weight.dtype)
+    return functional.rms_norm(hidden.to(wide), width, weight.to(wide), epsilon).to(hidden.dtype)
 
 
 @operator(

@@ -48,12 +48,15 @@ class ContrastivePairs:
             network.scale.clamp_(max=math.log(LARGEST_SCALE))
         tokens = ended(batch, network.config.end)
         images = self.images.read(batch.documents[:, 0].tolist()).to(tokens.device)
-        texts = functional.normalize(network.embed_text(tokens, batch.mask.int()), dim=-1)  # (b, P)
-        pictures = functional.normalize(network.embed_image(images), dim=-1)  # (b, P)
-        all_texts, first = gather(texts)  # (B, P)
-        all_pictures, _ = gather(pictures)
-        scale = network.scale.exp()
-        return pair_loss(scale * pictures @ all_texts.T, scale * texts @ all_pictures.T, first)
+        texts, pictures = network.embed_text(tokens, batch.mask.int()), network.embed_image(images)
+        # Logits reach 100, which bfloat16 would round to halves.
+        with torch.autocast(texts.device.type, enabled=False):
+            texts = functional.normalize(texts.float(), dim=-1)  # (b, P)
+            pictures = functional.normalize(pictures.float(), dim=-1)  # (b, P)
+            all_texts, first = gather(texts)  # (B, P)
+            all_pictures, _ = gather(pictures)
+            scale = network.scale.exp()
+            return pair_loss(scale * pictures @ all_texts.T, scale * texts @ all_pictures.T, first)
 
 
 def ended(batch: Batch, end: int | None) -> Tensor:

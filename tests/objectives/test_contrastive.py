@@ -112,6 +112,9 @@ def test_the_loss_and_its_gradients_are_those_of_transformers(data, tmp_path):
         return_loss=True,
     ).loss
     torch.testing.assert_close(loss.mean, reference, atol=1e-6, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ContrastivePairs(images).loss(ours, batch)
+    torch.testing.assert_close(half.mean, reference, atol=0.01, rtol=0)
     loss.mean.backward()
     reference.backward()
     torch.testing.assert_close(ours.scale.grad, theirs.logit_scale.grad, atol=1e-6, rtol=0)
