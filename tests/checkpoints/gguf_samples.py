@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import torch
 
 BLOCK_FORMATS = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
 # Where the float16 numbers of a block start; random bytes there would be infinities.
@@ -75,3 +76,14 @@ def gguf_bytes(
     head = b"GGUF" + version + struct.pack("<QQ", tensor_count, entry_count)
     head += b"".join(entries) + b"".join(rows)
     return head + bytes(-len(head) % 32) + bytes(data)
+
+
+def read_there(path):
+    """Each tensor as gguf-py reads it: its format and its numbers."""
+    return {
+        tensor.name: (
+            tensor.tensor_type.name,
+            torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type)),
+        )
+        for tensor in gguf.GGUFReader(path).tensors
+    }

@@ -1,6 +1,5 @@
 """Packed matrices in GGUF files, as gguf-py and we ourselves read them."""
 
-import gguf
 import pytest
 import torch
 
@@ -11,6 +10,7 @@ from limner.checkpoints.gguf_writing import STORED, check_gguf, save_gguf
 from limner.checkpoints.quantized import Grid, GroupedWeight
 from limner.nn.packed import packed_weights
 from limner.quantization.methods import Method, quantize_network
+from tests.checkpoints.gguf_samples import read_there
 from tests.quantization.networks import texts, tiny
 
 FORMATS = {
@@ -24,17 +24,6 @@ FAMILIES = {
     "phi3": {"pad_token_id": 0},
     "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 64},
 }
-
-
-def read_there(path):
-    """Each tensor as gguf-py reads it: its format and its numbers."""
-    return {
-        tensor.name: (
-            tensor.tensor_type.name,
-            torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type)),
-        )
-        for tensor in gguf.GGUFReader(path).tensors
-    }
 
 
 def numbers_of(weights, name):

@@ -1,6 +1,5 @@
 import json
 
-import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -8,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import limner as package
 from limner.checkpoints.checkpoint import open_checkpoint, save_folder
+from tests.checkpoints.gguf_samples import read_there
 from tests.quantization.networks import tiny as network
 from tests.tokenizers.samples import byte_level
 
@@ -93,17 +93,6 @@ def matrices_of(folder):
     }
 
 
-def tensors_in(file):
-    """The format and the numbers of each tensor as gguf-py reads them."""
-    return {
-        tensor.name: (
-            tensor.tensor_type.name,
-            torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type)),
-        )
-        for tensor in gguf.GGUFReader(file).tensors
-    }
-
-
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
@@ -120,7 +109,7 @@ def test_a_quantised_folder_becomes_blocks_with_its_own_codes(
 ):
     folder, file = quantized(*words), tmp_path / "model.gguf"
     assert limner("convert", folder, file).err == ""
-    found = tensors_in(file)
+    found = read_there(file)
     # A minimum is a half of its own in Q4_1, and the product of scale and zero in the folder.
     rounding = 2**-10 if kind == "Q4_1" else 0.0
     for name, numbers in matrices_of(folder).items():
@@ -138,7 +127,7 @@ def test_what_is_not_quantised_is_f16_unless_a_format_is_asked_for(limner, quant
     folder = quantized("layout=gptq")
     limner("convert", folder, tmp_path / "stored.gguf")
     limner("convert", folder, tmp_path / "asked.gguf", "--format", "q4_1")
-    stored, asked = tensors_in(tmp_path / "stored.gguf"), tensors_in(tmp_path / "asked.gguf")
+    stored, asked = read_there(tmp_path / "stored.gguf"), read_there(tmp_path / "asked.gguf")
     table = open_checkpoint(folder).source.read("model.embed_tokens.weight").float()
     assert stored["token_embd.weight"][0] == "F16"
     assert torch.equal(stored["token_embd.weight"][1], table)
@@ -159,7 +148,7 @@ def test_a_line_says_what_has_no_form_in_a_gguf_file(limner, quantized, tmp_path
         f"{share:.1%} of the quantised weights have no form in GGUF (like act-order or 8 bits with "
         "zeros) and become F16\n"
     )
-    found = tensors_in(file)
+    found = read_there(file)
     for there, numbers in matrices_of(folder).items():
         whole = there == "blk.1.ffn_up.weight"
         assert found[there][0] == ("F16" if whole else "Q4_0")
@@ -172,7 +161,7 @@ def test_a_line_says_what_is_rounded_again(limner, quantized, tmp_path):
     assert result.err == (
         "100.0% of the quantised weights are not in Q4_0 there and are rounded to Q4_0\n"
     )
-    assert tensors_in(tmp_path / "model.gguf")["blk.0.ffn_up.weight"][0] == "Q4_0"
+    assert read_there(tmp_path / "model.gguf")["blk.0.ffn_up.weight"][0] == "Q4_0"
 
 
 def test_a_folder_becomes_a_gguf_file_by_any_name(limner, tiny, tmp_path):
